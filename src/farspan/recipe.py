@@ -1,0 +1,303 @@
+"""Levers, recipes, and the one table of levers.
+
+A lever is one reversible, serialisable change to a model: a frozen pydantic model of its settings that is also a
+context manager factory. `with lever(model): ...` switches it on and leaves the model bit for bit as it was found.
+A recipe is an ordered list of levers, is itself such a factory, and is data: a YAML file or a short string.
+
+This module stands at the bottom of the house: it imports neither torch nor any room. The table maps names to import
+paths that are resolved when asked for; other packages add theirs through the entry-point group `farspan.levers`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from farspan.errors import FarspanError, LeverConflict, LeverNotApplicable, RecipeError, UnknownLever
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+LEVERS: dict[str, str] = {
+    "linear": "farspan.positions.linear:LinearInterpolation",
+    "ntk": "farspan.positions.ntk_aware:NTKAware",
+    "dynamic-ntk": "farspan.positions.dynamic_ntk:DynamicNTK",
+    "yarn": "farspan.positions.yarn:Yarn",
+    "llama3": "farspan.positions.llama3:Llama3",
+    "truncated-basis": "farspan.positions.truncated_basis:TruncatedBasis",
+    "power-basis": "farspan.positions.power_basis:PowerBasis",
+    "pbs": "farspan.attention.permuted_block_sparse:PermutedBlockSparse",
+    "sink-window": "farspan.attention.sink_window:SinkWindow",
+    "mean-pool": "farspan.attention.mean_pool:MeanPool",
+    "fine-tune": "farspan.training.fine_tune:FineTune",
+}
+
+ENTRY_POINT_GROUP = "farspan.levers"
+
+
+class Lever(BaseModel):
+    """One reversible change to a model. Subclasses hold the settings as fields and implement `switch_on`.
+
+    Class attributes say what the rest of the house must know without loading the method:
+
+    name : the lever's name in the table, as typed by a user
+    slot : levers with the same slot exclude each other (`positions`, `attention`), empty for none
+    needs : what must be learned before it works: `nothing`, `calibration` or `training`
+    weights_fields : names of fields that hold paths of learned weights, kept relative to the recipe's file
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str]
+    slot: ClassVar[str] = ""
+    needs: ClassVar[Literal["nothing", "calibration", "training"]] = "nothing"
+    weights_fields: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, config: PretrainedConfig) -> None:
+        """Raise `LeverNotApplicable` if a model of this configuration cannot take the lever."""
+
+    @contextmanager
+    def switch_on(self, model: PreTrainedModel) -> Iterator[None]:
+        """Change the model, yield, and restore it exactly, whatever happens in between."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement switch_on")
+        yield
+
+    def bake(self, model: PreTrainedModel) -> None:
+        """Write the change into config and weights for good, so that plain transformers loads the result.
+
+        Raises `LeverNotApplicable` where the change needs Farspan at run time.
+        """
+        raise LeverNotApplicable(f"lever '{self.name}' works at run time only and cannot be baked into a checkpoint")
+
+    @property
+    def bakeable(self) -> bool:
+        """Whether `bake` is implemented."""
+        return type(self).bake is not Lever.bake
+
+    def __call__(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        self.check(model.config)
+        return self.switch_on(model)
+
+    def __str__(self) -> str:
+        settings = self.model_dump(mode="json", exclude_defaults=True)
+        return self.name + (":" if settings else "") + ",".join(f"{k}={v}" for k, v in settings.items())
+
+
+LeverLike = Lever | Callable[["PreTrainedModel"], AbstractContextManager[object]]
+
+
+@cache
+def lever_table() -> dict[str, str]:
+    """All lever names and their import paths: the built-in table and the entry points of other packages."""
+    table = dict(LEVERS)
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        table.setdefault(point.name, point.value)
+    return table
+
+
+def lever_class(name: str) -> type[Lever]:
+    """Resolve a lever's name to its class; `UnknownLever` names the closest ones."""
+    table = lever_table()
+    if name not in table:
+        close = difflib.get_close_matches(name, table, n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(table))}"
+        raise UnknownLever(f"unknown lever '{name}'; {hint}")
+    module, _, attribute = table[name].partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(found, type) and issubclass(found, Lever)):
+        raise RecipeError(f"lever '{name}' at {table[name]} is not a subclass of farspan.recipe.Lever")
+    return found
+
+
+def build_lever(name: str, settings: dict[str, object]) -> Lever:
+    """Build a lever from its name and settings; wrong settings give one line naming field and limits."""
+    cls = lever_class(name)
+    try:
+        return cls.model_validate(settings)
+    except ValidationError as error:
+        parts = []
+        for problem in error.errors():
+            field = ".".join(str(part) for part in problem["loc"])
+            given = "" if problem["type"] in ("missing", "extra_forbidden") else f" (given {problem['input']!r})"
+            if problem["type"] == "extra_forbidden":
+                parts.append(f"no setting '{field}', it has: {', '.join(cls.model_fields) or 'none'}")
+            else:
+                parts.append(f"{field + ': ' if field else ''}{problem['msg']}{given}")
+        raise RecipeError(f"lever '{name}': " + "; ".join(parts)) from error
+
+
+class Recipe:
+    """An ordered list of levers; switched on in order, off in reverse.
+
+    Parameters
+    ----------
+    levers : levers, or any factories `f(model) -> context manager` (a kvpress press is one)
+
+    Raises
+    ------
+    LeverConflict : two levers share a slot.
+    """
+
+    def __init__(self, levers: Sequence[LeverLike] = ()) -> None:
+        self.levers: tuple[LeverLike, ...] = tuple(levers)
+        taken: dict[str, Lever] = {}
+        for lever in self.levers:
+            if not isinstance(lever, Lever):
+                if not callable(lever):
+                    raise RecipeError(f"a recipe takes levers or context manager factories, not {lever!r}")
+                continue
+            if lever.slot and lever.slot in taken:
+                first = taken[lever.slot].name
+                raise LeverConflict(
+                    f"levers '{first}' and '{lever.name}' both change {lever.slot}; keep one of the two"
+                )
+            taken[lever.slot] = lever
+
+    def __call__(self, model: PreTrainedModel) -> AbstractContextManager[PreTrainedModel]:
+        return self._switch_on(model)
+
+    @contextmanager
+    def _switch_on(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+        with ExitStack() as stack:
+            for lever in self.levers:
+                stack.enter_context(lever(model))
+            yield model
+
+    def check(self, config: PretrainedConfig) -> None:
+        """Raise `LeverNotApplicable` if any lever cannot work on a model of this configuration."""
+        for lever in self.levers:
+            if isinstance(lever, Lever):
+                lever.check(config)
+
+    def bake(self, model: PreTrainedModel) -> None:
+        """Write every lever into the model for good; nothing is changed if one of them cannot."""
+        for lever in self.levers:
+            if not isinstance(lever, Lever) or not lever.bakeable:
+                raise LeverNotApplicable(f"lever '{lever}' works at run time only and cannot be baked")
+        for lever in self.levers:
+            assert isinstance(lever, Lever)
+            lever.bake(model)
+
+    def to_list(self) -> list[dict[str, object]]:
+        """The recipe as plain data, one mapping a lever, defaults left out."""
+        rows: list[dict[str, object]] = []
+        for lever in self.levers:
+            if not isinstance(lever, Lever):
+                raise RecipeError(f"{lever!r} is not a Farspan lever and cannot be written to a file")
+            rows.append({"lever": lever.name, **lever.model_dump(mode="json", exclude_defaults=True)})
+        return rows
+
+    @classmethod
+    def from_list(cls, rows: Sequence[dict[str, object]], folder: Path | None = None) -> Recipe:
+        """The inverse of `to_list`; relative weight paths are resolved against `folder`."""
+        levers = []
+        for row in rows:
+            if not isinstance(row, dict) or not isinstance(row.get("lever"), str):
+                raise RecipeError(f"a recipe's entries are mappings with a 'lever' name, not {row!r}")
+            settings = {key: value for key, value in row.items() if key != "lever"}
+            name = str(row["lever"])
+            for field in lever_class(name).weights_fields:
+                value = settings.get(field)
+                if folder is not None and isinstance(value, str) and not Path(value).is_absolute():
+                    settings[field] = str(folder / value)
+            levers.append(build_lever(name, settings))
+        return cls(levers)
+
+    def to_yaml(self, path: str | Path) -> Path:
+        """Write the recipe; paths of learned weights inside the file's folder become relative to it."""
+        path = Path(path)
+        rows = self.to_list()
+        for row in rows:
+            for field in lever_class(str(row["lever"])).weights_fields:
+                if isinstance(row.get(field), str) and Path(str(row[field])).is_relative_to(path.parent):
+                    row[field] = str(Path(str(row[field])).relative_to(path.parent))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump({"levers": rows}, sort_keys=False), encoding="utf-8")
+        return path
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Recipe:
+        """Read a recipe file; `RecipeError` says in one line what is wrong with it."""
+        path = Path(path)
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RecipeError(f"cannot read recipe {path}: {error.strerror or error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            first = str(error).splitlines()[0]
+            raise RecipeError(f"recipe {path} is not valid YAML: {first}") from error
+        rows = document.get("levers") if isinstance(document, dict) else document
+        if not isinstance(rows, list):
+            raise RecipeError(f"recipe {path} must hold a list under 'levers'")
+        return cls.from_list(rows, folder=path.parent)
+
+    @classmethod
+    def parse(cls, text: str) -> Recipe:
+        """Read the string form, `truncated-basis:factor=8,pbs:threshold=0.9`.
+
+        A part with a colon before any equals sign, or with neither, starts a lever; `key=value` alone goes on with
+        the last one. Values are read as YAML scalars.
+        """
+        rows: list[dict[str, object]] = []
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            head, colon, tail = part.partition(":")
+            if "=" in head or not colon and "=" in part:
+                if not rows:
+                    raise RecipeError(f"recipe '{text}' starts with a setting; write lever:{part}")
+                setting = part
+            else:
+                rows.append({"lever": head.strip()})
+                setting = tail
+            if not setting:
+                continue
+            key, equals, value = setting.partition("=")
+            if not equals or not key.strip():
+                raise RecipeError(f"recipe '{text}': '{part}' is not lever:key=value")
+            rows[-1][key.strip()] = yaml.safe_load(value)
+        return cls.from_list(rows)
+
+    @classmethod
+    def read(cls, text: str) -> Recipe:
+        """A YAML file if `text` names one, else the string form."""
+        looks_like_file = text.endswith((".yaml", ".yml")) or Path(text).is_file()
+        return cls.from_yaml(text) if looks_like_file else cls.parse(text)
+
+    def __str__(self) -> str:
+        return ",".join(str(lever) for lever in self.levers)
+
+    def __repr__(self) -> str:
+        return f"Recipe([{', '.join(repr(lever) for lever in self.levers)}])"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recipe) and self.levers == other.levers
+
+    def __hash__(self) -> int:
+        return hash(self.levers)
+
+    def __len__(self) -> int:
+        return len(self.levers)
+
+    def __iter__(self) -> Iterator[LeverLike]:
+        return iter(self.levers)
+
+
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "LEVERS",
+    "FarspanError",
+    "Lever",
+    "LeverLike",
+    "Recipe",
+    "build_lever",
+    "lever_class",
+    "lever_table",
+]
