@@ -1,1 +1,34 @@
-"""To be written."""
+"""Tables and pictures of runs: one self-contained HTML page and a CSV of every figure.
+
+This room draws what is in a `RunRecord` and measures nothing.
+"""
+
+from farspan.report.record import (
+    AblationRow,
+    Cell,
+    Effective,
+    LossPoint,
+    Measurement,
+    ModelInfo,
+    ProfileRow,
+    RecordError,
+    RunRecord,
+    TaskMeasure,
+    TrialRecord,
+    WinnerInfo,
+)
+
+__all__ = [
+    "AblationRow",
+    "Cell",
+    "Effective",
+    "LossPoint",
+    "Measurement",
+    "ModelInfo",
+    "ProfileRow",
+    "RecordError",
+    "RunRecord",
+    "TaskMeasure",
+    "TrialRecord",
+    "WinnerInfo",
+]
