@@ -1,0 +1,5 @@
+"""`python -m farspan.cli`: the command line without the installed script."""
+
+from farspan.cli import main
+
+main()
