@@ -1,0 +1,1 @@
+"""Tests of Farspan; they mirror the rooms of `src/farspan`."""
