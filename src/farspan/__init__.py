@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from farspan import evals as evals
     from farspan import positions as positions
     from farspan import profiling as profiling
+    from farspan import systems as systems
     from farspan import training as training
     from farspan import tuning as tuning
     from farspan.evals import evaluate as evaluate
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_ROOMS = ("attention", "engine", "evals", "models", "positions", "profiling", "report", "training", "tuning")
+_ROOMS = ("attention", "engine", "evals", "models", "positions", "profiling", "report", "systems", "training", "tuning")
 _NAMES = {
     "Lever": "farspan.recipe",
     "Recipe": "farspan.recipe",
