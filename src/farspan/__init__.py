@@ -32,7 +32,7 @@ _NAMES = {
     "load": "farspan.models",
 }
 
-__all__ = ["Lever", "Recipe", "__version__", "evaluate", "load", *_ROOMS]  # noqa: PLE0604
+__all__ = ["Lever", "Recipe", "__version__", "evaluate", "load", *_ROOMS]
 
 
 def __getattr__(name: str) -> object:

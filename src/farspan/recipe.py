@@ -11,11 +11,12 @@ paths that are resolved when asked for; other packages add theirs through the en
 from __future__ import annotations
 
 import difflib
-import importlib
+import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -42,6 +43,9 @@ LEVERS: dict[str, str] = {
 }
 
 ENTRY_POINT_GROUP = "farspan.levers"
+
+# Texts that need no quotes in a recipe's string form.
+_PLAIN = re.compile(r"[\w./+-]+")
 
 
 class Lever(BaseModel):
@@ -89,7 +93,7 @@ class Lever(BaseModel):
 
     def __str__(self) -> str:
         settings = self.model_dump(mode="json", exclude_defaults=True)
-        return self.name + (":" if settings else "") + ",".join(f"{k}={v}" for k, v in settings.items())
+        return self.name + (":" if settings else "") + ",".join(f"{k}={_to_text(v)}" for k, v in settings.items())
 
 
 LeverLike = Lever | Callable[["PreTrainedModel"], AbstractContextManager[object]]
@@ -110,11 +114,17 @@ def lever_class(name: str) -> type[Lever]:
     if name not in table:
         close = difflib.get_close_matches(name, table, n=3, cutoff=0.4)
         hint = f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(table))}"
-        raise UnknownLever(f"unknown lever '{name}'; {hint}")
-    module, _, attribute = table[name].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+        raise UnknownLever(f"unknown lever {name!r}; {hint}")
+    try:
+        found = EntryPoint(name, table[name], ENTRY_POINT_GROUP).load()
+    except (ImportError, AttributeError) as error:
+        if name in LEVERS:
+            raise
+        raise RecipeError(f"lever '{name}' of another package, {table[name]}, cannot be loaded: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Lever)):
         raise RecipeError(f"lever '{name}' at {table[name]} is not a subclass of farspan.recipe.Lever")
+    if getattr(found, "name", None) != name:
+        raise RecipeError(f"lever '{name}' at {table[name]} must carry this name in its class attribute 'name'")
     return found
 
 
@@ -127,12 +137,49 @@ def build_lever(name: str, settings: dict[str, object]) -> Lever:
         parts = []
         for problem in error.errors():
             field = ".".join(str(part) for part in problem["loc"])
-            given = "" if problem["type"] in ("missing", "extra_forbidden") else f" (given {problem['input']!r})"
             if problem["type"] == "extra_forbidden":
                 parts.append(f"no setting '{field}', it has: {', '.join(cls.model_fields) or 'none'}")
-            else:
-                parts.append(f"{field + ': ' if field else ''}{problem['msg']}{given}")
-        raise RecipeError(f"lever '{name}': " + "; ".join(parts)) from error
+                continue
+            message = problem["msg"].removeprefix("Value error, ")
+            given = f" (given {problem['input']!r})" if field and problem["type"] != "missing" else ""
+            parts.append(f"{field + ': ' if field else ''}{message}{given}")
+        raise RecipeError(" ".join(f"lever '{name}': {'; '.join(parts)}".split())) from error
+
+
+def _to_text(value: object) -> str:
+    """A setting's value as YAML on one line that `_split` does not cut."""
+    if isinstance(value, str):
+        plain = _PLAIN.fullmatch(value) is not None and yaml.safe_load(value) == value
+        return value if plain else yaml.safe_dump(value, default_style='"', width=math.inf).strip()
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf)
+    return text.removesuffix("...\n").strip()
+
+
+def _split(text: str) -> list[str]:
+    """Cut at commas outside quotes and brackets; both count only where a YAML value can begin."""
+    parts = [""]
+    depth, quote, before = 0, "", ""
+    skip = False
+    for char, after in zip(text, text[1:] + " ", strict=False):
+        opens_value = before in "=,[{:"
+        if skip:
+            skip = False
+        elif quote:
+            skip = (quote == '"' and char == "\\") or (quote == char == "'" == after)
+            quote = "" if char == quote and not skip else quote
+        elif char in "\"'" and opens_value:
+            quote = char
+        elif char in "[{" and (depth or opens_value):
+            depth += 1
+        elif char in "]}" and depth:
+            depth -= 1
+        elif char == "," and not depth:
+            parts.append("")
+            before = ","
+            continue
+        parts[-1] += char
+        before = before if char.isspace() else char
+    return [part.strip() for part in parts if part.strip()]
 
 
 class Recipe:
@@ -140,7 +187,8 @@ class Recipe:
 
     Parameters
     ----------
-    levers : levers, or any factories `f(model) -> context manager` (a kvpress press is one)
+    levers : levers, or any factories `f(model) -> context manager` (a kvpress press is one); a recipe among them is
+        replaced by its levers
 
     Raises
     ------
@@ -148,12 +196,13 @@ class Recipe:
     """
 
     def __init__(self, levers: Sequence[LeverLike] = ()) -> None:
-        self.levers: tuple[LeverLike, ...] = tuple(levers)
+        flat = (inner for lever in levers for inner in (lever if isinstance(lever, Recipe) else (lever,)))
+        self.levers: tuple[LeverLike, ...] = tuple(flat)
         taken: dict[str, Lever] = {}
         for lever in self.levers:
             if not isinstance(lever, Lever):
-                if not callable(lever):
-                    raise RecipeError(f"a recipe takes levers or context manager factories, not {lever!r}")
+                if not callable(lever) or (isinstance(lever, type) and issubclass(lever, Lever)):
+                    raise RecipeError(f"a recipe takes lever objects or context manager factories, not {lever!r}")
                 continue
             if lever.slot and lever.slot in taken:
                 first = taken[lever.slot].name
@@ -183,6 +232,7 @@ class Recipe:
         for lever in self.levers:
             if not isinstance(lever, Lever) or not lever.bakeable:
                 raise LeverNotApplicable(f"lever '{lever}' works at run time only and cannot be baked")
+        self.check(model.config)
         for lever in self.levers:
             assert isinstance(lever, Lever)
             lever.bake(model)
@@ -213,13 +263,16 @@ class Recipe:
         return cls(levers)
 
     def to_yaml(self, path: str | Path) -> Path:
-        """Write the recipe; paths of learned weights inside the file's folder become relative to it."""
+        """Write the recipe; paths of learned weights become relative to the file's folder if inside, else absolute."""
         path = Path(path)
+        folder = path.parent.resolve()
         rows = self.to_list()
         for row in rows:
             for field in lever_class(str(row["lever"])).weights_fields:
-                if isinstance(row.get(field), str) and Path(str(row[field])).is_relative_to(path.parent):
-                    row[field] = str(Path(str(row[field])).relative_to(path.parent))
+                if isinstance(row.get(field), str):
+                    weights = Path(str(row[field])).resolve()
+                    inside = weights.is_relative_to(folder)
+                    row[field] = weights.relative_to(folder).as_posix() if inside else str(weights)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(yaml.safe_dump({"levers": rows}, sort_keys=False), encoding="utf-8")
         return path
@@ -233,8 +286,7 @@ class Recipe:
         except OSError as error:
             raise RecipeError(f"cannot read recipe {path}: {error.strerror or error}") from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            first = str(error).splitlines()[0]
-            raise RecipeError(f"recipe {path} is not valid YAML: {first}") from error
+            raise RecipeError(f"recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
         rows = document.get("levers") if isinstance(document, dict) else document
         if not isinstance(rows, list):
             raise RecipeError(f"recipe {path} must hold a list under 'levers'")
@@ -245,14 +297,14 @@ class Recipe:
         """Read the string form, `truncated-basis:factor=8,pbs:threshold=0.9`.
 
         A part with a colon before any equals sign, or with neither, starts a lever; `key=value` alone goes on with
-        the last one. Values are read as YAML scalars.
+        the last one. Values are read as YAML: numbers, texts (quoted where they hold commas), lists in brackets.
         """
         rows: list[dict[str, object]] = []
-        for part in filter(None, (piece.strip() for piece in text.split(","))):
-            head, colon, tail = part.partition(":")
-            if "=" in head or not colon and "=" in part:
+        for part in _split(text):
+            head, _, tail = part.partition(":")
+            if "=" in head:
                 if not rows:
-                    raise RecipeError(f"recipe '{text}' starts with a setting; write lever:{part}")
+                    raise RecipeError(f"recipe {text!r} starts with a setting; write lever:{part}")
                 setting = part
             else:
                 rows.append({"lever": head.strip()})
@@ -260,16 +312,26 @@ class Recipe:
             if not setting:
                 continue
             key, equals, value = setting.partition("=")
-            if not equals or not key.strip():
-                raise RecipeError(f"recipe '{text}': '{part}' is not lever:key=value")
-            rows[-1][key.strip()] = yaml.safe_load(value)
+            key = key.strip()
+            if not equals or not key:
+                raise RecipeError(f"recipe {text!r}: {part!r} is not lever:key=value")
+            if key in rows[-1]:
+                raise RecipeError(f"recipe {text!r}: {key!r} is given twice for lever {rows[-1]['lever']!r}")
+            try:
+                rows[-1][key] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise RecipeError(f"recipe {text!r}: the value of {part!r} cannot be read") from error
         return cls.from_list(rows)
 
     @classmethod
     def read(cls, text: str) -> Recipe:
         """A YAML file if `text` names one, else the string form."""
-        looks_like_file = text.endswith((".yaml", ".yml")) or Path(text).is_file()
-        return cls.from_yaml(text) if looks_like_file else cls.parse(text)
+        try:
+            names_file = text.endswith((".yaml", ".yml")) or Path(text).is_file()
+        except OSError:
+            # A string form can be longer than a file name may be.
+            names_file = False
+        return cls.from_yaml(text) if names_file else cls.parse(text)
 
     def __str__(self) -> str:
         return ",".join(str(lever) for lever in self.levers)
