@@ -1,1 +1,62 @@
-"""To be written."""
+"""Positions: levers that stretch the window of models with rotary positions.
+
+Every method makes one object, a frequency vector with an attention factor (`RopeSpec`); one way in installs it in a
+model, one way out writes it as a checkpoint that needs no Farspan. Attention patterns and training live elsewhere.
+"""
+
+from farspan.positions.apply import applied, apply_rope, rope_parameters_of
+from farspan.positions.dynamic_ntk import DynamicNTK
+from farspan.positions.export import length_limits, save_extended
+from farspan.positions.giraffe import giraffe_vector
+from farspan.positions.length_following import length_following
+from farspan.positions.lever import PositionLever, Stretched
+from farspan.positions.linear import LinearInterpolation, linear_vector
+from farspan.positions.llama3 import Llama3
+from farspan.positions.longrope import LongRope
+from farspan.positions.ntk_aware import NTKAware, ntk_aware
+from farspan.positions.plan import lever_for, methods, plan_rope
+from farspan.positions.position_map import RotaryWithPositions, mapped_positions
+from farspan.positions.power_basis import PowerBasis, power_vector
+from farspan.positions.randomized import RandomizedPositions, randomized_positions
+from farspan.positions.rerotate import rerotate_cache_
+from farspan.positions.rope import RopeSpec, get_rope, rope_frequencies, to_longrope_factors
+from farspan.positions.theta import ThetaRebase
+from farspan.positions.truncated_basis import TruncatedBasis, truncated_vector
+from farspan.positions.yarn import Yarn
+
+__all__ = [
+    "DynamicNTK",
+    "LinearInterpolation",
+    "Llama3",
+    "LongRope",
+    "NTKAware",
+    "PositionLever",
+    "PowerBasis",
+    "RandomizedPositions",
+    "RopeSpec",
+    "RotaryWithPositions",
+    "Stretched",
+    "ThetaRebase",
+    "TruncatedBasis",
+    "Yarn",
+    "applied",
+    "apply_rope",
+    "get_rope",
+    "giraffe_vector",
+    "length_following",
+    "length_limits",
+    "lever_for",
+    "linear_vector",
+    "mapped_positions",
+    "methods",
+    "ntk_aware",
+    "plan_rope",
+    "power_vector",
+    "randomized_positions",
+    "rerotate_cache_",
+    "rope_frequencies",
+    "rope_parameters_of",
+    "save_extended",
+    "to_longrope_factors",
+    "truncated_vector",
+]

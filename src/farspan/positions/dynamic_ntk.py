@@ -1,0 +1,77 @@
+"""Dynamic NTK: the base grows with the sequence, so that inputs within the trained window see the model unchanged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import Field
+from transformers import PretrainedConfig
+
+from farspan.errors import LeverNotApplicable
+from farspan.positions.length_following import length_following
+from farspan.positions.lever import PositionLever, Stretched, through_transformers
+from farspan.positions.ntk_aware import ntk_aware
+from farspan.positions.rope import RopeSpec, get_rope, text_config
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class DynamicNTK(PositionLever):
+    """The base is multiplied by `(s n / L - (s - 1))^(d / (d - 2))` for a sequence of n tokens and a window of L.
+
+    At run time n is the length of the present sequence, rounded up to a multiple of `step` beyond the window; cached
+    keys are turned along whenever that changes. A checkpoint cannot follow the length: baked and exported, the vector
+    is frozen at the target length.
+
+    Fields
+    ------
+    step : granularity of growth in tokens; a smaller one turns the cache more often
+
+    Source: arXiv 2309.00071, section 3.3 (after a community post, "dynamically scaled RoPE", 2023).
+    """
+
+    name: ClassVar[str] = "dynamic-ntk"
+
+    step: int = Field(default=256, ge=1)
+
+    def stretch(self, rope: RopeSpec) -> Stretched:
+        """The vector at the target length."""
+        return self._at(rope, round(rope.target_length * self.factor))
+
+    def _at(self, rope: RopeSpec, length: int) -> Stretched:
+        growth = max(1.0, self.factor * length / rope.target_length - (self.factor - 1))
+        theta, _ = ntk_aware(rope.rope_theta, rope.rotary_dim, growth)
+        found = through_transformers(rope, {"rope_type": "dynamic", "factor": self.factor}, seq_len=length)
+        return replace(found, native=found.native and {"rope_type": "default", "rope_theta": theta})
+
+    def frequencies(self, rope: RopeSpec, length: int) -> torch.Tensor:
+        """The vector for a sequence of `length` tokens, longer than the window: float64 [rotary_dim / 2]."""
+        target = round(rope.target_length * self.factor)
+        rounded = math.ceil(length / self.step) * self.step
+        return self._at(rope, min(rounded, max(target, length))).inv_freq
+
+    def check(self, config: PretrainedConfig) -> None:
+        super().check(config)
+        text, rope = text_config(config), get_rope(config, self.layer_type)
+        fixed_types = rope.method in ("dynamic", "longrope") or (rope.native or {}).get("rope_type") == "longrope"
+        if fixed_types or "mrope_section" in rope.carried or hasattr(text, "qk_rope_head_dim"):
+            raise LeverNotApplicable(
+                f"frequencies and cached keys of this '{text.model_type}' cannot follow a growing base; "
+                "use ntk, which is static"
+            )
+
+    @contextmanager
+    def switch_on(self, model: PreTrainedModel) -> Iterator[None]:
+        if self.factor == 1:
+            yield
+            return
+        rope, spec = get_rope(model.config, self.layer_type), self.plan(model.config)
+        unchanged = replace(spec, native=rope.native)
+        with length_following(model, unchanged, rope.target_length, lambda length: self.frequencies(rope, length)):
+            yield

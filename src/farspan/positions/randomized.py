@@ -1,0 +1,73 @@
+"""Randomized positions: training on real-valued positions with random steps, so that no single grid is learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from farspan.errors import LeverNotApplicable
+
+
+def positions_from_uniforms(uniforms: torch.Tensor, max_step: float = 2.0, min_step: float = 0.0) -> torch.Tensor:
+    """Cumulated random steps, shrunk where they overshoot so that the last position is at most the length.
+
+    Parameters
+    ----------
+    uniforms : Tensor [batch, length] in [0, 1)
+    max_step, min_step : range of a step
+
+    Returns
+    -------
+    Tensor [batch, length], non-decreasing; the first one is not 0
+    """
+    if not 0 <= min_step <= max_step or max_step <= 0:
+        raise LeverNotApplicable(f"steps need 0 <= min_step <= max_step, not {min_step} and {max_step}")
+    length = uniforms.shape[-1]
+    positions = (min_step + (max_step - min_step) * uniforms).cumsum(-1)
+    return positions * (length / positions[..., -1:].clamp(min=length))
+
+
+def randomized_positions(
+    batch: int,
+    length: int,
+    generator: torch.Generator | None = None,
+    max_step: float = 2.0,
+    min_step: float = 0.0,
+    device: torch.device | str = "cpu",
+) -> torch.Tensor:
+    """Random positions of mean step one: float32 [batch, length], each row non-decreasing and at most `length`.
+
+    Source: arXiv 2308.10882, section 4.
+    """
+    # Drawn where the generator lives, so that equal seeds give equal positions on every device.
+    source = generator.device if generator is not None else torch.device("cpu")
+    uniforms = torch.rand(batch, length, generator=generator, device=source)
+    return positions_from_uniforms(uniforms, max_step, min_step).to(device)
+
+
+class RandomizedPositions(nn.Module):
+    """Map for `RotaryWithPositions`: new random positions in each forward pass of training, none in evaluation.
+
+    Equal positions of a row stay equal, so packed documents, which start anew, each get the positions of a beginning.
+
+    Parameters
+    ----------
+    seed : of the random positions
+    max_step, min_step : range of a step
+    """
+
+    def __init__(self, seed: int = 0, max_step: float = 2.0, min_step: float = 0.0) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+        self.max_step = max_step
+        self.min_step = min_step
+
+    def forward(self, positions: torch.Tensor) -> torch.Tensor:
+        """Positions [batch, length] as they are in evaluation, else their random counterparts."""
+        if not self.training:
+            return positions
+        whole = positions.long()
+        drawn = randomized_positions(
+            whole.shape[0], int(whole.max()) + 1, self.generator, self.max_step, self.min_step, positions.device
+        )
+        return drawn.gather(1, whole)
