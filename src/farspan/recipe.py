@@ -36,6 +36,8 @@ LEVERS: dict[str, str] = {
     "llama3": "farspan.positions.llama3:Llama3",
     "truncated-basis": "farspan.positions.truncated_basis:TruncatedBasis",
     "power-basis": "farspan.positions.power_basis:PowerBasis",
+    "longrope": "farspan.positions.longrope:LongRope",
+    "theta": "farspan.positions.theta:ThetaRebase",
     "pbs": "farspan.attention.permuted_block_sparse:PermutedBlockSparse",
     "sink-window": "farspan.attention.sink_window:SinkWindow",
     "mean-pool": "farspan.attention.mean_pool:MeanPool",
