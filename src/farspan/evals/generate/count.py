@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+    from farspan.evals.generate.counted import CountedSource
+
     TokenizerLike = str | Path | Tokenizer | PreTrainedTokenizerBase | Callable[[str], Sequence[object]]
 
 Mode = Literal["additive", "affine", "verify"]
@@ -68,6 +70,7 @@ class TokenCounter:
     ----------
     mode : how lines of plain words add up behind the anchor
     tokenizer_id : first 16 hex digits of the SHA-256 of the tokenizer's definition
+    sources : corpora counted so far, by fingerprint
     """
 
     def __init__(self, tokenizer: TokenizerLike, anchor: str | None = None, cache: bool = True) -> None:
@@ -82,6 +85,7 @@ class TokenCounter:
         self.tokenizer_id = self._identity()
         self._templates: dict[bool, int] = {}
         self._calibrations: dict[str, Calibration] = {}
+        self.sources: dict[str, CountedSource] = {}
         words = _PROBE.rstrip(".").split()
         lines = [f"{words[i % 4]} {words[i * 7 % 3]} {i}." for i in range(CALIBRATION_UNITS)]
         self.mode: Mode = self.calibration("lines", lambda: lines, "\n", None).mode
@@ -230,7 +234,7 @@ class TokenCounter:
             # Workers count with the bare tokenizer, so that none of them has to import transformers.
             self._templates.setdefault(False, self._measure_template(False))
             state["_hf"] = None
-        state["_sources"] = {}
+        state["sources"] = {}
         return state
 
 
@@ -239,12 +243,16 @@ def _load(name: str | Path) -> Tokenizer | PreTrainedTokenizerBase:
     import tokenizers
 
     path = Path(name)
+    if str(name) == "reference":
+        from farspan.models import model_path
+
+        path = Path(model_path("reference"))
     try:
         if path.suffix == ".json" and path.is_file():
             return tokenizers.Tokenizer.from_file(str(path))
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(str(name))
+        return AutoTokenizer.from_pretrained(str(path))
     except Exception as error:  # the libraries raise whatever their parsers and clients raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TokenizerError(f"cannot load a tokenizer from '{name}': {reason}") from error

@@ -64,7 +64,7 @@ class LengthTarget(BaseModel):
 
 
 def parse_size(text: str | int, *, k: int = 1024) -> tuple[int, LengthUnit]:
-    """A length and its unit from text; decimals are rounded down.
+    """A length and its unit from text; the nearest whole one where decimals are given.
 
     Raises
     ------
@@ -75,7 +75,8 @@ def parse_size(text: str | int, *, k: int = 1024) -> tuple[int, LengthUnit]:
     if match:
         scale = {"": 1, "k": k, "m": k * k}[match.group(2).lower()]
         whole, _, decimals = match.group(1).partition(".")
-        value = int(whole + decimals) * scale // 10 ** len(decimals)
+        tenths = 10 ** len(decimals)
+        value = (2 * int(whole + decimals) * scale + tenths) // (2 * tenths)
     if match is None or value <= 0:
         raise LengthTargetError(f"'{text}' is not a length; write a positive number such as 4096, 128k, 1.5k or 1m")
     return value, _UNITS[(match.group(3) or "t")[0]]
