@@ -1,0 +1,17 @@
+"""The Inspect provider `farspan`: registration only, so that listing tasks loads neither torch nor transformers.
+
+`farspan/<folder or hub name>` and `farspan/reference` name a model; `-M path=... -M levers=...` give a label its model
+and recipe.
+"""
+
+from __future__ import annotations
+
+from inspect_ai.model import ModelAPI, modelapi
+
+
+@modelapi(name="farspan")
+def farspan() -> type[ModelAPI]:
+    """The class that Inspect builds for models named `farspan/...`."""
+    from farspan.engine.inspect_api import FarspanAPI
+
+    return FarspanAPI
