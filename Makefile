@@ -32,7 +32,7 @@ lint: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/farspan systems --markdown > docs/systems.md.new
 	mv docs/systems.md.new docs/systems.md
-	$(BIN)/mkdocs build --strict --site-dir $(abspath $(SITE))
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(abspath $(SITE))
 
 install: $(VENV)/.dev
 
