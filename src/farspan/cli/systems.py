@@ -117,7 +117,7 @@ def to_markdown() -> str:
     ]
     leaf_ids = set(atlas.leaves())
     for node in atlas.load_map().nodes:
-        level = min(len(atlas.ancestry(node.id)) + 1, 5)
+        level = min(len(atlas.ancestry(node.id)) + 1, 4)
         section = f" (survey {node.section})" if node.section != "-" else ""
         lines += [f"{'#' * level} {node.id} {node.title}{section}", ""]
         if node.id in leaf_ids:
