@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from farspan.errors import FarspanError
 from farspan.evals.metrics import copy_errors, extract_uuids, uuid_match
-from farspan.evals.tasks.uuid_threads import random_uuid
+from farspan.evals.tasks.uuid_threads import uuid_haystack
 
-UUIDS = [random_uuid(Random(seed)) for seed in range(8)]
+UUIDS = [key for key, _ in uuid_haystack(0, 8)]
 
 
 def test_extracts_in_order_and_lower_case() -> None:

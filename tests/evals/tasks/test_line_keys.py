@@ -11,15 +11,13 @@ from hypothesis import strategies as st
 from farspan.errors import FarspanError
 from farspan.evals.tasks.line_keys import KEY_OPTIONS, line_index, line_keys
 
-ADJECTIVES, NOUNS = [f"a{i}" for i in range(12)], [f"n{i}" for i in range(12)]
-
 
 @given(option=st.sampled_from(KEY_OPTIONS), n=st.integers(0, 140), seed=st.integers(0, 2**31))
 @settings(max_examples=60, deadline=None)
 def test_keys_are_distinct_and_extend_the_shorter_record(option: str, n: int, seed: int) -> None:
-    keys = line_keys(option, n, Random(seed), ADJECTIVES, NOUNS)
+    keys = line_keys(option, n, Random(seed))
     assert len(set(keys)) == len(keys) == n
-    assert line_keys(option, n + 1, Random(seed), ADJECTIVES, NOUNS)[:n] == keys
+    assert line_keys(option, n + 1, Random(seed))[:n] == keys
 
 
 def test_codes_count_in_letters_up_to_their_limit() -> None:
@@ -29,12 +27,6 @@ def test_codes_count_in_letters_up_to_their_limit() -> None:
     assert codes == sorted(codes)
     with pytest.raises(FarspanError, match="46656"):
         line_index("abc", 6**6 + 1)
-
-
-def test_more_keys_than_words_allow() -> None:
-    assert len(line_keys("nl", 144, Random(0), ADJECTIVES, NOUNS)) == 144
-    with pytest.raises(FarspanError, match="144 keys, not 145"):
-        line_keys("nl", 145, Random(0), ADJECTIVES, NOUNS)
 
 
 def test_unknown_kind() -> None:

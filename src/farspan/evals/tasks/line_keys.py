@@ -7,16 +7,15 @@ Source: arXiv 2308.10882, section 4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice, product
+from itertools import islice
 from random import Random
-from uuid import UUID
+from typing import get_args
 
 from farspan.errors import FarspanError
+from farspan.evals.generate.haystack import lines
 
-KEY_OPTIONS = ("nl", "lrt", "abc", "uuid")
-CODE_LETTERS = "ABCDEF"
-CODE_LENGTH = 6
+KEY_OPTIONS: tuple[lines.KeyKind, ...] = get_args(lines.KeyKind)
+FIXED_OPTIONS: tuple[lines.KeyKind, ...] = ("lrt", "abc")
 
 
 def line_index(option: str, n: int) -> list[str]:
@@ -26,41 +25,26 @@ def line_index(option: str, n: int) -> list[str]:
     ------
     FarspanError : another option, or more codes than six of six letters allow (46,656).
     """
-    if option == "lrt":
-        return [str(number) for number in range(1, n + 1)]
-    if option == "abc":
-        limit = len(CODE_LETTERS) ** CODE_LENGTH
-        if n > limit:
-            raise FarspanError(f"keys of kind 'abc' are limited to {limit} lines, got {n}; use another kind")
-        return ["".join(code) for code in islice(product(CODE_LETTERS, repeat=CODE_LENGTH), n)]
-    raise FarspanError(f"only 'lrt' and 'abc' keys are fixed, not '{option}'; draw the others with line_keys")
+    if option not in FIXED_OPTIONS:
+        raise FarspanError(f"only 'lrt' and 'abc' keys are fixed, not '{option}'; draw the others with line_keys")
+    return line_keys(option, n, Random(0))
 
 
-def line_keys(option: str, n: int, rng: Random, adjectives: Sequence[str] = (), nouns: Sequence[str] = ()) -> list[str]:
+def line_keys(option: str, n: int, rng: Random, lang: str = "en") -> list[str]:
     """`n` distinct keys of one of the four kinds.
 
     Parameters
     ----------
-    option : `nl` adjective-noun pairs, `lrt` numbers from 1, `abc` six letters A to F, `uuid` random version-4 UUIDs
+    option : `nl` adjective-noun pairs, `lrt` numbers from 1, `abc` six letters A to F, `uuid` random identifiers
     n : number of keys
     rng : random stream of `nl` and `uuid`
-    adjectives, nouns : the words of `nl`
+    lang : language of the words of `nl`
 
     Raises
     ------
     FarspanError : an unknown kind, or more keys than the kind has.
     """
-    if option in ("lrt", "abc"):
-        return line_index(option, n)
-    if option == "uuid":
-        return [str(UUID(int=rng.getrandbits(128), version=4)) for _ in range(n)]
-    if option != "nl":
-        raise FarspanError(f"keys are of kind {', '.join(KEY_OPTIONS)}, not '{option}'")
-    if n > len(adjectives) * len(nouns):
-        raise FarspanError(
-            f"{len(adjectives)} adjectives and {len(nouns)} nouns give {len(adjectives) * len(nouns)} keys, not {n}"
-        )
-    keys: dict[str, None] = {}
-    while len(keys) < n:
-        keys[f"{adjectives[rng.randrange(len(adjectives))]}-{nouns[rng.randrange(len(nouns))]}"] = None
-    return list(keys)
+    for kind in KEY_OPTIONS:
+        if kind == option:
+            return list(islice(lines.line_keys(kind, rng, lang), n))
+    raise FarspanError(f"keys are of kind {', '.join(KEY_OPTIONS)}, not '{option}'")

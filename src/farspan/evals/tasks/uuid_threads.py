@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
 from typing import Literal
-from uuid import UUID
 
 from farspan.errors import FarspanError
+from farspan.evals.generate.haystack.kv import KVHaystack, pair_text
+from farspan.evals.generate.length import LengthTargetError
 
 Pair = tuple[str, str]
 Direction = Literal["forward", "backward", "random"]
@@ -25,23 +26,17 @@ CHARACTERS_PER_PAIR = 80
 HEX_DIGITS = "0123456789abcdef"
 
 
-def random_uuid(rng: Random) -> str:
-    """128 random bits as 8-4-4-4-12 lower-case hex digits; no version bits are set, so it is not a version-4 UUID."""
-    return str(UUID(int=rng.getrandbits(128)))
-
-
 def uuid_haystack(seed: int, num_kv_pairs: int) -> list[Pair]:
     """`num_kv_pairs` pairs of random identifiers; a longer haystack of the same seed starts with the shorter one.
 
     Source: arXiv 2411.05000, section 3; seed 0 with 25 pairs gives the published sample record byte for byte.
     """
-    rng = Random(seed)
-    return [(random_uuid(rng), random_uuid(rng)) for _ in range(num_kv_pairs)]
+    return KVHaystack().pairs(seed, num_kv_pairs)
 
 
 def serialize(pairs: Sequence[Pair]) -> str:
     """The pairs as one JSON object on one line: exactly 80 characters a pair. Equal keys are kept, in order."""
-    return "{" + ", ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in pairs) + "}"
+    return "{" + ", ".join(pair_text(key, value) for key, value in pairs) + "}"
 
 
 def parse_pairs(text: str) -> list[Pair]:
@@ -163,7 +158,8 @@ def make_branched(pairs: Sequence[Pair], length: int, branching: int, rng: Rando
 
     Raises
     ------
-    FarspanError : length or branching below 2, or a haystack that is too small for the tree.
+    FarspanError : length or branching below 2.
+    LengthTargetError : a haystack that is too small for the tree.
 
     Source: arXiv 2411.05000, section 3.
     """
@@ -172,7 +168,7 @@ def make_branched(pairs: Sequence[Pair], length: int, branching: int, rng: Rando
     sides = [rng.randint(1, length - 1 - step) for step in range(length - 1) for _ in range(branching - 1)]
     needed = length + sum(sides)
     if needed > len(pairs):
-        raise FarspanError(f"a branched thread of {needed} pairs does not fit into {len(pairs)} pairs")
+        raise LengthTargetError(f"a branched thread of {needed} pairs does not fit into {len(pairs)} pairs")
     places = rng.sample(range(len(pairs)), needed)
     linked = list(pairs)
     trunk, free = places[:length], places[length:]
@@ -207,7 +203,7 @@ def follow_branches(pairs: Sequence[Pair], start_key: str) -> list[tuple[str, in
 
 
 def mark_keys(pairs: Sequence[Pair], indices: Sequence[int], character: str, rng: Random) -> list[Pair]:
-    """Replace one random hex digit of the keys at `indices` by a character that no other key contains.
+    """Replace one random digit or letter of the keys at `indices` by a character that no other key contains.
 
     Raises
     ------
@@ -221,6 +217,6 @@ def mark_keys(pairs: Sequence[Pair], indices: Sequence[int], character: str, rng
     marked = list(pairs)
     for index in indices:
         key, value = marked[index]
-        place = rng.choice([i for i, digit in enumerate(key) if digit != "-"])
+        place = rng.choice([i for i, digit in enumerate(key) if digit.isalnum()])
         marked[index] = (key[:place] + character + key[place + 1 :], value)
     return marked
