@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -82,8 +82,8 @@ def parse_reply(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: 
     prompt, ids : token ids before and of the answer
     text : the answer as text, without special tokens
     """
-    if getattr(tokenizer, "response_template", None):
-        parsed = tokenizer.parse_response(list(ids), prefix=list(prompt))
+    parsed = _by_template(tokenizer, prompt, ids)
+    if parsed is not None:
         calls = tuple(_called(call.get("function", call)) for call in parsed.get("tool_calls") or [])
         reasoning = parsed.get("thinking") or parsed.get("reasoning_content") or parsed.get("reasoning") or ""
         return Reply(str(parsed.get("content") or ""), str(reasoning), calls)
@@ -93,6 +93,19 @@ def parse_reply(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: 
         reasoning, text = thought[1].strip(), text[thought.end() :]
     calls = tuple(_read_call(written) for written in _CALL.findall(text))
     return Reply(_CALL.sub("", text) if calls else text, reasoning, calls)
+
+
+def _by_template(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], ids: Sequence[int]
+) -> dict[str, Any] | None:
+    if not getattr(tokenizer, "response_template", None):
+        return None
+    try:
+        parsed = tokenizer.parse_response(list(ids), prefix=list(prompt))
+    except ValueError:
+        # The model did not write what its template asks for; the text as it stands says more than an error.
+        return None
+    return parsed if isinstance(parsed, dict) else None
 
 
 def _read_call(written: str) -> CalledTool:

@@ -8,6 +8,7 @@ Inspect's cache key, so that answers under two recipes never mix.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -219,11 +220,17 @@ def _request(prompt: Sequence[int], config: GenerateConfig, branch: int) -> Requ
         top_p=1.0 if config.top_p is None else config.top_p,
         top_k=config.top_k or 0,
         stop=tuple(config.stop_seqs or ()),
-        # Branches of one prompt must differ, and each must be the same on every run.
-        seed=None if config.seed is None else config.seed + 2**32 * branch,
+        seed=None if config.seed is None else _branch_seed(config.seed, branch),
         logprobs=alternatives,
         prefix_length=len(prompt) - 1 if (config.num_choices or 1) > 1 else 0,
     )
+
+
+def _branch_seed(seed: int, branch: int) -> int:
+    """A seed for each branch of one prompt; a hash, since generators on CPUs look at 32 bits of a seed only."""
+    if branch == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/{branch}".encode()).digest()[:4], "big")
 
 
 def _usage(results: Sequence[Result]) -> ModelUsage:
