@@ -7,12 +7,13 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from farspan import __version__
-from farspan.recipe import LEVERS
+from farspan.recipe import LEVERS, Lever, lever_class
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,6 +76,12 @@ def test_versions_agree() -> None:
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_every_lever_has_a_row_in_the_documentation() -> None:
+@pytest.mark.parametrize("name", list(LEVERS))
+def test_every_lever_has_a_row_with_its_settings_in_the_documentation(name: str) -> None:
     page = (ROOT / "docs" / "levers.md").read_text(encoding="utf-8")
-    assert [name for name in LEVERS if f"| `{name}` |" not in page] == []
+    rows = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+    assert len(rows) == 1
+    documented = set(re.findall(r"`(\w+)`", rows[0].split("|")[3]))
+    lever = lever_class(name)
+    shared = {setting for base in lever.__bases__ if issubclass(base, Lever) for setting in base.model_fields}
+    assert documented == set(lever.model_fields) - shared

@@ -16,6 +16,7 @@ from farspan import systems
 from farspan.cli import COMMANDS
 from farspan.cli.systems import outline, to_markdown
 from farspan.errors import FarspanError
+from farspan.evals.tasks import TASKS
 from farspan.recipe import LEVERS
 
 ROOT = Path(__file__).parent.parent
@@ -118,8 +119,8 @@ def test_what_is_said_to_work_is_there() -> None:
         assert words[0] != "farspan" or words[1] in COMMANDS, entry.slug
 
 
-def test_every_lever_has_a_leaf() -> None:
-    assert systems.coverage(LEVERS).missing == ()
+def test_every_lever_and_task_has_a_leaf_and_nothing_else_is_claimed() -> None:
+    assert systems.coverage([*LEVERS, *TASKS]) == ((), ())
 
 
 def test_coverage_names_both_sides() -> None:
