@@ -3,6 +3,7 @@
 This room draws what is in a `RunRecord` and measures nothing.
 """
 
+from farspan.report.build import build_report
 from farspan.report.record import (
     AblationRow,
     Cell,
@@ -31,4 +32,5 @@ __all__ = [
     "TaskMeasure",
     "TrialRecord",
     "WinnerInfo",
+    "build_report",
 ]
