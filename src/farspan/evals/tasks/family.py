@@ -7,7 +7,7 @@ benchmark is described here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from farspan.errors import FarspanError
 from farspan.evals.generate.build import BuiltContext
 from farspan.evals.generate.count import TokenCounter
-from farspan.evals.generate.generators import GeneratorBase
+from farspan.evals.generate.generators import GeneratorBase, UnknownTaskError, generator_class
 from farspan.evals.generate.length import LengthTarget
 from farspan.evals.generate.needle import Frame
 from farspan.evals.generate.placement import DepthGrid
@@ -86,12 +86,14 @@ class Family(GeneratorBase, Generic[K]):
 
     knobs_model : the frozen model of the family's knobs
     presets : what a task sets differently from the defaults
+    samples : how many a task and length get where nobody says
     stop : strings that end a continued answer
     instruction : form of the answer, told to chat models that are given no start of it
     """
 
     knobs_model: ClassVar[type[Knobs]] = Knobs
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    samples: ClassVar[int] = 50
     stop: ClassVar[tuple[str, ...]] = ("\n",)
     instruction: ClassVar[str] = "Answer with the value alone."
 
@@ -115,13 +117,35 @@ class Family(GeneratorBase, Generic[K]):
     def make(self, task: str, length: int | LengthTarget, context: int, seed: int, knobs: K) -> Made:
         """Build context number `context` of a task with all its questions."""
 
+    @classmethod
     @abstractmethod
-    def scores(self, sample: LongSample, output: str) -> dict[str, float]:
+    def scores(cls, sample: LongSample, output: str) -> dict[str, float]:
         """All figures of one output; `score` in [0, 1] is the one that counts."""
 
-    def score(self, sample: LongSample, output: str) -> float:
+    @classmethod
+    def score(cls, sample: LongSample, output: str) -> float:
         """The figure of one output that counts, in [0, 1]."""
-        return self.scores(sample, output)["score"]
+        return cls.scores(sample, output)["score"]
+
+    @classmethod
+    def default_tasks(cls, data: str = "") -> Sequence[str]:
+        """The tasks that are run where none is named; `data` as for `read_published`."""
+        return cls.tasks[:1]
+
+    @classmethod
+    def suite(cls, data: str = "") -> Sequence[str]:
+        """All tasks that can be run, with or without published data."""
+        return cls.tasks
+
+    @classmethod
+    def read_published(cls, data: str, task: str) -> Iterable[LongSample]:
+        """Samples of a task out of published files.
+
+        Raises
+        ------
+        KnobError : the family reads none.
+        """
+        raise KnobError(f"{cls.name} reads no published data (given {data})")
 
     def knobs(self, task: str, given: Mapping[str, object]) -> K:
         """Defaults, the task's preset and the given knobs as the family's frozen model.
@@ -204,6 +228,24 @@ class Family(GeneratorBase, Generic[K]):
 
     def _longest(self, tails: Sequence[str]) -> int:
         return int(max(self.counter.count_units(list(tails), "\n"), default=0))
+
+
+def family_class(name: str) -> type[Family[Knobs]]:
+    """The class of a family by its name in the table, or by its import path.
+
+    Raises
+    ------
+    UnknownTaskError : there is none, or it is not derived from `Family`.
+    """
+    found = generator_class(name)
+    if not issubclass(found, Family):
+        raise UnknownTaskError(f"'{name}' is a generator without scores; derive it from Family to evaluate it")
+    return found
+
+
+def score_sample(sample: LongSample, output: str) -> dict[str, float]:
+    """All figures of one output of a sample, by the sample's family; `score` in [0, 1] is the one that counts."""
+    return family_class(sample.benchmark).scores(sample, output)
 
 
 def joined(items: Sequence[str]) -> str:

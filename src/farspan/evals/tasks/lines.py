@@ -9,7 +9,7 @@ Source: arXiv 2308.10882, section 4; the wording is ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -136,7 +136,13 @@ class Lines(Family[LinesKnobs]):
         keys = re.split(r", | and ", asked[1]) if asked else []
         return [numbers[key] for key in keys]
 
-    def scores(self, sample: LongSample, output: str) -> dict[str, float]:
+    @classmethod
+    def read_published(cls, data: str, task: str) -> Iterable[LongSample]:
+        """Samples of a published file; see `read_longeval`."""
+        return read_longeval(data)
+
+    @classmethod
+    def scores(cls, sample: LongSample, output: str) -> dict[str, float]:
         """For one line: whether the last number of the output is right (`score`) and whether the first is (`first`).
 
         For several lines: the share of the numbers found (`score`) and whether all are (`all_correct`).

@@ -8,7 +8,7 @@ Source: arXiv 2411.05000.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import ClassVar, Literal
@@ -92,6 +92,7 @@ class NeedleThreading(Family[NeedleThreadingKnobs]):
     name = "needle_threading"
     tasks = ("single", "multi", "conditional", "thread", "multi_thread", "branched", "thread_safe")
     lengths = (1229, 2560, 5120, 10240, 20480, 32768, 65536, 131072)
+    samples = 55
     knobs_model = NeedleThreadingKnobs
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "multi_thread": {"n_threads": 5},
@@ -217,7 +218,15 @@ class NeedleThreading(Family[NeedleThreadingKnobs]):
         steps = 1 if sample.task in LOOKUPS else None
         return [follow_thread(pairs, key, steps)[0] for key in keys]
 
-    def scores(self, sample: LongSample, output: str) -> dict[str, float]:
+    @classmethod
+    def read_published(cls, data: str, task: str) -> Iterable[LongSample]:
+        """Samples of a published file; see `needle_threading_paper.read_official`."""
+        from farspan.evals.tasks.needle_threading_paper import read_official
+
+        return read_official(data, task)
+
+    @classmethod
+    def scores(cls, sample: LongSample, output: str) -> dict[str, float]:
         """`score`: for one value whether the last value of the output is right, for several the share found.
 
         Identifiers also give `precision`, `all_correct`, `exact_order`, `prefix_match`, `no_answer`, and

@@ -9,7 +9,7 @@ Source: arXiv 2404.06654.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from farspan.evals.generate.length import LengthTarget
@@ -18,6 +18,7 @@ from farspan.evals.schema import LongSample
 from farspan.evals.tasks.family import Family, Made
 from farspan.evals.tasks.ruler_counts import THRESHOLDS, cwe_counts, ruler_summary, zeta_counts
 from farspan.evals.tasks.ruler_niah import listed_niah, make_niah, solve_niah
+from farspan.evals.tasks.ruler_official import read_samples_of
 from farspan.evals.tasks.ruler_qa import listed_qa, make_qa, solve_qa
 from farspan.evals.tasks.ruler_tasks import PUBLISHED_TEXT_TASKS, SHORT_LENGTH, TASKS, Kind, RulerKnobs, suite
 from farspan.evals.tasks.ruler_vt import listed_vt, make_vt, solve_vt
@@ -42,6 +43,7 @@ class Ruler(Family[RulerKnobs]):
     name = "ruler"
     tasks: ClassVar[Sequence[str]] = tuple(TASKS)
     lengths = (4096, 8192, 16384, 32768, 65536, 131072)
+    samples = 100
     knobs_model = RulerKnobs
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {name: task.preset for name, task in TASKS.items()}
     instruction = "Answer with the value alone."
@@ -54,7 +56,23 @@ class Ruler(Family[RulerKnobs]):
         """The answers, computed from the sample's text."""
         return KINDS[TASKS[sample.task].kind][1](sample)
 
-    def scores(self, sample: LongSample, output: str) -> dict[str, float]:
+    @classmethod
+    def default_tasks(cls, data: str = "") -> Sequence[str]:
+        """The whole suite."""
+        return cls.suite(data)
+
+    @classmethod
+    def suite(cls, data: str = "") -> Sequence[str]:
+        """The 13 tasks, with generated or with published question answering."""
+        return suite(data or None)
+
+    @classmethod
+    def read_published(cls, data: str, task: str) -> Iterable[LongSample]:
+        """Samples of whole published files; see `ruler_official.read_samples_of`."""
+        return read_samples_of(data, task)
+
+    @classmethod
+    def scores(cls, sample: LongSample, output: str) -> dict[str, float]:
         """`score`: the share of the answers that stand in the output, or for questions whether any does.
 
         The figure is recall: `precision` (of the items the output names), `answer_chars` and `all_correct` stand

@@ -111,7 +111,7 @@ def _document(rng: Random, words: Mapping[str, Sequence[str]], sentences: list[s
     for _ in range(rng.randrange(1, 4)):
         fillers = (
             f"Visitors like its {word('adjectives')} {word('nouns')} and its {word('nouns')}.",
-            f"It keeps a {word('adjectives')} {word('nouns')} beside the {word('nouns')}.",
+            f"It keeps one {word('adjectives')} {word('nouns')} beside the {word('nouns')}.",
             f"In winter one can {word('verbs')} there with a {word('nouns')}.",
         )
         sentences.append(rng.choice(fillers))

@@ -1,0 +1,13 @@
+"""What Inspect loads through its entry point: everything of Farspan that an `inspect` command can name.
+
+Registration only. Nothing imported here may load torch or transformers, and a broken import would only show as "not
+found" on the user's screen, so a test imports this module directly.
+"""
+
+from farspan.engine.provider import farspan
+from farspan.evals.inspect_tasks import family_task, long_context, long_context_score
+from farspan.evals.tasks import TASKS
+
+tasks = {name: family_task(name) for name in TASKS}
+
+__all__ = ["farspan", "long_context", "long_context_score", "tasks"]
