@@ -93,7 +93,9 @@ class ContextRef(BaseModel):
             except (OSError, UnicodeDecodeError) as error:
                 raise SampleError(f"cannot read the context at {self.path}: {error}") from error
         if text_sha256(text) != self.sha256:
-            raise SampleError(f"the {self.kind} context changed since it was stored (sha256 {self.sha256[:12]} expected)")
+            raise SampleError(
+                f"the {self.kind} context changed since it was stored (sha256 {self.sha256[:12]} expected)"
+            )
         return text
 
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -96,16 +96,14 @@ class TokenCounter:
         loaded = _load(tokenizer) if isinstance(tokenizer, str | Path) else tokenizer
         if isinstance(loaded, tokenizers.Tokenizer):
             self._fast = _bare(loaded)
-            return
-        backend = getattr(loaded, "backend_tokenizer", None)
-        if isinstance(backend, tokenizers.Tokenizer):
-            self._hf = loaded
+        elif hasattr(loaded, "get_vocab") and hasattr(loaded, "apply_chat_template"):
+            self._hf = cast("PreTrainedTokenizerBase", loaded)
+            backend = getattr(loaded, "backend_tokenizer", None)
             try:
-                self._fast = _bare(backend)
+                self._fast = _bare(backend) if isinstance(backend, tokenizers.Tokenizer) else None
             except Exception:  # a tokenizer with parts written in Python cannot be copied
-                self._slow = loaded
-        elif hasattr(loaded, "get_vocab"):
-            self._hf = self._slow = loaded
+                self._fast = None
+            self._slow = self._hf if self._fast is None else None
         elif callable(loaded):
             self._function = loaded
         else:
@@ -186,7 +184,9 @@ class TokenCounter:
         assert best is not None
         return best
 
-    def calibration(self, kind: str, units: Callable[[], Sequence[str]], joiner: str, anchor: str | None) -> Calibration:
+    def calibration(
+        self, kind: str, units: Callable[[], Sequence[str]], joiner: str, anchor: str | None
+    ) -> Calibration:
         """`calibrate`, remembered under the name of the kind of unit."""
         if kind not in self._calibrations:
             self._calibrations[kind] = self.calibrate(units(), joiner, anchor)

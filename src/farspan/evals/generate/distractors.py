@@ -86,11 +86,11 @@ def make_distractors(
     made = []
     for i in range(number):
         gold = usable[i % len(usable)]
-        draw_key: Callable[[], str] = lambda gold=gold: (  # noqa: E731
-            near_key(gold.key, rng, lang) if spec.kind == "near_key" else alike(gold.key, rng, lang)
-        )
-        key = gold.key if spec.kind == "contradict" else _draw(draw_key, taken, gold.key)
-        value = _draw(lambda gold=gold: alike(gold.value, rng, lang), taken, gold.value)  # type: ignore[misc]
+        if spec.kind == "contradict":
+            key = gold.key
+        else:
+            key = _unlike(near_key if spec.kind == "near_key" else alike, gold.key, taken, rng, lang)
+        value = _unlike(alike, gold.value, taken, rng, lang)
         taken |= {key, value}
         form = spec.answer_form if spec.kind == "answer_type" else gold.form
         year = CURRENT_YEAR - 1 - rng.randrange(20)
@@ -142,9 +142,10 @@ def near_key(key: str, rng: Random, lang: str = "en") -> str:
     return "".join(characters)
 
 
-def _draw(draw: Callable[[], str], taken: set[str], gold: str) -> str:
+def _unlike(draw: Callable[[str, Random, str], str], gold: str, taken: set[str], rng: Random, lang: str) -> str:
+    """Draw until the text is new."""
     for _ in range(MAX_REJECTIONS):
-        found = draw()
+        found = draw(gold, rng, lang)
         if found not in taken:
             return found
     raise DistractorError(f"no text like '{gold}' is left after {MAX_REJECTIONS} draws; ask for fewer distractors")

@@ -9,13 +9,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from farspan.errors import FarspanError
-from farspan.evals.generate.build import BuiltContext, Frame
+from farspan.evals.generate.build import BuiltContext
 from farspan.evals.generate.count import TokenCounter
 from farspan.evals.generate.length import LengthTarget
+from farspan.evals.generate.needle import Frame
 from farspan.evals.generate.rng import stream_seeds
 from farspan.evals.schema import AnswerKind, LongSample, text_sha256
 
@@ -55,7 +57,7 @@ class Generator(Protocol):
         """The answers, found from the sample's text alone."""
 
 
-class GeneratorBase:
+class GeneratorBase(ABC):
     """Common part of the families in `farspan.evals.tasks`.
 
     Parameters
@@ -84,6 +86,14 @@ class GeneratorBase:
         if len(references) > 3:
             raise FarspanError(f"{len(references)} reference tokenizers given, at most 3 are counted")
         self.references = tuple(references)
+
+    @abstractmethod
+    def sample(self, task: str, length: int | LengthTarget, index: int, seed: int, **knobs: object) -> LongSample:
+        """Sample number `index` of a task at a length; equal arguments give equal bytes."""
+
+    @abstractmethod
+    def solve(self, sample: LongSample) -> list[str]:
+        """The answers, found from the sample's text alone."""
 
     def settings(self, task: str, knobs: Mapping[str, object]) -> dict[str, object]:
         """The defaults overlaid with `knobs`.
@@ -162,8 +172,9 @@ class GeneratorBase:
         }
         if self.references:
             common["n_context_tokens_by"] = {c.tokenizer_id: c.verify(built.text) for c in self.references}
+        place = "na" if depth is None else f"{depth:g}"
         return LongSample(
-            id=sample_id or f"{self.name}/{task}/{length.value}/{'na' if depth is None else f'{depth:g}'}/{seed}/{index}",
+            id=sample_id or f"{self.name}/{task}/{length.value}/{place}/{seed}/{index}",
             benchmark=self.name,
             task=task,
             subset=subset,
@@ -184,7 +195,7 @@ def suggest(name: str, known: Sequence[str]) -> str:
     return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
 
 
-def generator_class(name: str) -> type[Generator]:
+def generator_class(name: str) -> type[GeneratorBase]:
     """The class of a family by its name in `farspan.evals.tasks.TASKS`, or by its import path `module:Class`."""
     from farspan.evals.tasks import TASKS
 
@@ -196,5 +207,6 @@ def generator_class(name: str) -> type[Generator]:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UnknownTaskError(f"task family '{name}' cannot be imported: {error}") from error
-    assert isinstance(found, type)
+    if not (isinstance(found, type) and issubclass(found, GeneratorBase)):
+        raise UnknownTaskError(f"task family '{name}' at {path} is not a subclass of GeneratorBase")
     return found

@@ -84,7 +84,9 @@ class CorpusHaystack(Haystack):
 class ListHaystack(Haystack):
     """A finite list of given units, the same for every seed."""
 
-    def __init__(self, units: Sequence[str], joiner: str = "\n", *, head: str = "", tail: str = "", kind: str = "") -> None:
+    def __init__(
+        self, units: Sequence[str], joiner: str = "\n", *, head: str = "", tail: str = "", kind: str = ""
+    ) -> None:
         self._units = list(units)
         self.joiner, self.head, self.tail = joiner, head, tail
         self.size = len(self._units)
