@@ -1,1 +1,25 @@
-"""To be written."""
+"""Training: documents, packing, the trainer, whole runs from one YAML file, and fine-tuning as a lever."""
+
+from farspan.training.config import SourceConfig, Stage, TokenizerConfig, TrainConfig, TrainConfigError
+from farspan.training.data import Document, DocumentSource, DocumentStream, document_ids, pack
+from farspan.training.fine_tune import FineTune
+from farspan.training.loss import linear_cross_entropy_sum
+from farspan.training.run import train
+from farspan.training.trainer import LongTrainer
+
+__all__ = [
+    "Document",
+    "DocumentSource",
+    "DocumentStream",
+    "FineTune",
+    "LongTrainer",
+    "SourceConfig",
+    "Stage",
+    "TokenizerConfig",
+    "TrainConfig",
+    "TrainConfigError",
+    "document_ids",
+    "linear_cross_entropy_sum",
+    "pack",
+    "train",
+]

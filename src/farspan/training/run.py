@@ -1,0 +1,238 @@
+"""A whole training run from its YAML file: tokenizer, model, stream, trainer, checkpoints, log and final checkpoint.
+
+Every step's batch is a function of seed and step number, so a killed run that resumes from its last checkpoint sees
+the same data as one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import cast
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging as transformers_logging
+
+from farspan.errors import FarspanError
+from farspan.training.config import TokenizerConfig, TrainConfig
+from farspan.training.data.documents import DocumentStream, build_source
+from farspan.training.data.text import CorpusSource
+from farspan.training.trainer import BatchList, LongTrainer, build_optimizer, training_arguments, trapezoid
+
+END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
+
+# Words keep their leading mark, digits stand alone, and runs of spaces and line breaks stay together.
+SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+
+def train_tokenizer(config: TokenizerConfig, max_length: int) -> PreTrainedTokenizerBase:
+    """A byte-level BPE tokenizer with single digits, trained on the texts of the configured corpora."""
+    if config.path is not None:
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(config.path)
+        return loaded
+    texts: list[str] = []
+    for entry in config.corpus:
+        source = build_source(entry, None)
+        if not isinstance(source, CorpusSource):
+            raise FarspanError(f"'{entry.source}' has no texts() to train a tokenizer on")
+        texts += source.texts()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[END_OF_TEXT, PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token=END_OF_TEXT,
+        pad_token=PAD,
+        model_max_length=max_length,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(settings: dict[str, object], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A model from `AutoConfig` settings with random weights, or from a folder where `path` is given.
+
+    `embedding_std` overrides the initial spread of the token embeddings: with tied embeddings, about
+    hidden_size ** -0.5 lets a copied token stand out from the first step on.
+    """
+    settings = dict(settings)
+    if "path" in settings:
+        loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(settings["path"]), dtype=torch.float32)
+        return loaded
+    embedding_std = settings.pop("embedding_std", None)
+    config = AutoConfig.for_model(
+        str(settings.pop("model_type")),
+        **settings,
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if isinstance(embedding_std, int | float):
+        with torch.no_grad():
+            torch.nn.init.normal_(cast(nn.Embedding, model.get_input_embeddings()).weight, 0.0, float(embedding_std))
+    return model
+
+
+class ProgressLog(TrainerCallback):
+    """A live line with loss and tokens a second, and one JSON line every logging interval."""
+
+    def __init__(self, path: Path, batch_tokens: int, total_steps: int, console: Console) -> None:
+        self.path = path
+        self.batch_tokens = batch_tokens
+        self.progress = Progress(
+            TextColumn("train"),
+            BarColumn(),
+            TextColumn("step {task.completed}/{task.total}  loss {task.fields[loss]}  {task.fields[speed]} tokens/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.bar = self.progress.add_task("train", total=total_steps, loss="-", speed="-")
+        self.last = (time.monotonic(), 0)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.progress.start()
+        self.last = (time.monotonic(), state.global_step)
+        self._forget_after(state.global_step)
+
+    def _forget_after(self, step: int) -> None:
+        """Drop log lines of steps that a resumed run will do again."""
+        if self.path.exists():
+            lines = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
+            self.path.write_text("".join(line + "\n" for line in lines))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.progress.update(self.bar, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        now, (then, step) = time.monotonic(), self.last
+        speed = (state.global_step - step) * self.batch_tokens / max(now - then, 1e-9)
+        self.last = (now, state.global_step)
+        row = {
+            "step": state.global_step,
+            "tokens": state.global_step * self.batch_tokens,
+            "loss": round(logs["loss"], 4),
+            "learning_rate": round(logs.get("learning_rate", 0.0), 6),
+            "tokens_per_second": round(speed),
+        }
+        with self.path.open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+        self.progress.update(self.bar, loss=f"{logs['loss']:.3f}", speed=f"{speed:,.0f}")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        self.progress.stop()
+
+
+def train(config: TrainConfig, out: Path, console: Console | None = None) -> Path:
+    """Run, or go on with, the training that `config` describes.
+
+    Parameters
+    ----------
+    out : folder for checkpoints, `train_log.jsonl` and `final/`, an ordinary checkpoint in bfloat16
+
+    Returns
+    -------
+    The path of `final/`.
+    """
+    transformers_logging.disable_progress_bar()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    set_seed(config.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer_dir = out / "tokenizer"
+    longest = max(length for stage in config.stages for length in stage.lengths)
+    if tokenizer_dir.exists():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tokenizer_dir)
+    else:
+        tokenizer = train_tokenizer(config.tokenizer, longest)
+        tokenizer.save_pretrained(tokenizer_dir)
+    model = build_model(config.model, tokenizer)
+    resume = get_last_checkpoint(str(out))
+    start = int(Path(resume).name.rpartition("-")[2]) if resume else 0
+    stream = DocumentStream(
+        config.stages,
+        {name: build_source(entry, tokenizer) for name, entry in config.sources.items()},
+        {name: entry.loss_weight for name, entry in config.sources.items()},
+        batch_tokens=config.batch_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        seed=config.seed,
+        start_step=start,
+    )
+    optimizer = build_optimizer(
+        model,
+        config.optimizer,
+        learning_rate=config.learning_rate,
+        muon_learning_rate=config.muon_learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    total = config.total_steps
+    schedule = LambdaLR(optimizer, lambda step: trapezoid(step, config.warmup_steps, total, config.decay_fraction))
+    trainer = LongTrainer(
+        model=model,
+        args=training_arguments(
+            out,
+            max_steps=total,
+            precision=config.precision,
+            max_grad_norm=config.max_grad_norm,
+            seed=config.seed,
+            save_steps=config.save_steps,
+            log_steps=config.log_steps,
+        ),
+        train_dataset=BatchList(stream),
+        optimizers=(optimizer, schedule),
+        callbacks=[ProgressLog(out / "train_log.jsonl", config.batch_tokens, total, console or Console(stderr=True))],
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    final = out / "final"
+    nn.Module.to(model, dtype=torch.bfloat16)
+    model.save_pretrained(final)
+    tokenizer.save_pretrained(final)
+    return final
