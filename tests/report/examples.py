@@ -256,8 +256,8 @@ def winner_record(trials: int = 40) -> RunRecord:
     )
     return RunRecord.model_validate(
         _base(
-            verdict="The model reads at least 7.6 times farther: single lines now hold beyond 4,096 tokens instead of 541, "
-            "and the brief fine-tune on a truncated basis did it.",
+            verdict="The model reads at least 7.6 times farther: single lines now hold beyond 4,096 tokens instead "
+            "of 541, and the brief fine-tune on a truncated basis did it.",
             baseline=_baseline(),
             best=best,
             winner=WinnerInfo(
@@ -308,7 +308,7 @@ def winner_record(trials: int = 40) -> RunRecord:
                 ),
             ],
             notes=[
-                "Weak extrapolation (perplexity holds) and strong extrapolation (tasks hold) differ here: both are shown.",
+                "Weak extrapolation (perplexity holds) and strong extrapolation (tasks hold) differ; both are shown.",
                 "Timings were taken with 2 threads; nothing else ran on the machine.",
             ],
             commands=[
@@ -353,7 +353,7 @@ def nothing_helps_record() -> RunRecord:
     ]
     return RunRecord.model_validate(
         _base(
-            verdict="Nothing helps: the model fails single lines at 256 tokens already, and none of 8 trials changes it.",
+            verdict="Nothing helps: the model fails single lines at 256 tokens already, and none of 8 trials helps.",
             baseline=baseline.model_copy(update={"tasks": tasks, "text_loss": []}),
             trials=trials,
             model=ModelInfo(name="/models/random-init <qwen3>", architecture="Qwen3ForCausalLM", native_length=512),

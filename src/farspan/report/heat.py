@@ -17,7 +17,8 @@ from farspan.report.tables import sides
 from farspan.report.theme import HEAT, LIGHT, axis, figure
 
 # Text on heat map cells keeps its colour when the page turns dark, as the cells do; so these are not the palette's.
-INK_ON_DARK, INK_ON_LIGHT = "#fdfdfd", "#0d0f11"
+INK_ON_DARK, INK_ON_LIGHT = "#fefefe", "#010101"
+DARK_BELOW = 0.465  # scores whose cells are dark enough for light text, at a contrast of 4.5 or more on either side
 
 
 def heat_maps(record: RunRecord) -> list[tuple[str, list[Panel]]]:
@@ -67,7 +68,7 @@ def _heat_map(cells: Sequence[Cell], lengths: Sequence[int], depths: Sequence[fl
                 (x, y, cell.mean)
                 for y, row in enumerate(grid)
                 for x, cell in enumerate(row)
-                if cell is not None and cell.mean is not None and (cell.mean < 0.5) is dark
+                if cell is not None and cell.mean is not None and (cell.mean < DARK_BELOW) is dark
             ]
             plot.add_scatter(
                 x=[x for x, _, _ in inside],
