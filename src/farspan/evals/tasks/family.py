@@ -24,6 +24,8 @@ from farspan.evals.schema import AnswerKind, LongSample
 
 SETTLING_ROUNDS = 6
 ANSWER_MARGIN = 10
+JOINT_CHARACTERS = 80
+"""As much of a context's end as decides how a question behind it is split into tokens."""
 
 
 class KnobError(FarspanError):
@@ -219,15 +221,16 @@ class Family(GeneratorBase, Generic[K]):
         """
         for _ in range(SETTLING_ROUNDS):
             built, asks = attempt(frame)
-            guessed, needed = self._longest(frame.tails), self._longest([ask.tail for ask in asks])
-            if needed <= guessed:
-                saved = guessed - needed
+            end = built.text[-JOINT_CHARACTERS:]
+            tails = [ask.tail for ask in asks]
+            saved = self._longest(end, frame.tails) - self._longest(end, tails)
+            if saved >= 0:
                 return replace(built, n_total_tokens=built.n_total_tokens - saved), asks
-            frame = replace(frame, tails=tuple(ask.tail for ask in asks))
+            frame = replace(frame, tails=tuple(tails))
         raise KnobError(f"{self.name}: no context found whose questions fit beside it; use another length")
 
-    def _longest(self, tails: Sequence[str]) -> int:
-        return int(max(self.counter.count_units(list(tails), "\n"), default=0))
+    def _longest(self, end: str, tails: Sequence[str]) -> int:
+        return max(self.counter.count_many([end + tail for tail in tails]))
 
 
 def family_class(name: str) -> type[Family[Knobs]]:

@@ -103,11 +103,10 @@ class Lines(Family[LinesKnobs]):
         depths = self.depths(context, knobs)
 
         def attempt(frame: Frame) -> tuple[BuiltContext, tuple[Ask, ...]]:
-            places: list[int] = []
+            tried: dict[int, list[int]] = {}
 
             def place(n: int, rng: Random) -> list[tuple[int, Needle]]:
-                found, needles = hidden.place(n, depths, rng)
-                places[:] = found
+                tried[n], needles = hidden.place(n, depths, rng)
                 return needles
 
             built = build_context(
@@ -121,7 +120,7 @@ class Lines(Family[LinesKnobs]):
                 mode="replace",
                 min_units=hidden.lines,
             )
-            questions = range(knobs.questions_per_context)
+            questions, places = range(knobs.questions_per_context), tried[built.units_kept]
             return built, tuple(hidden.ask(question, places, depths[question], built) for question in questions)
 
         header = UPDATE_HEADER if knobs.update else HEADER

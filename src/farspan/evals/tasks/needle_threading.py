@@ -145,11 +145,11 @@ class NeedleThreading(Family[NeedleThreadingKnobs]):
         depths = self.depths(context, knobs)
 
         def attempt(frame: Frame) -> tuple[BuiltContext, tuple[Ask, ...]]:
-            drafts: list[_Draft] = []
+            drafts: dict[int, _Draft] = {}
 
             def place(n: int, rng: Random) -> list[tuple[int, Needle]]:
                 draft = _prepare(task, haystack.pairs(pair_seed, n), knobs, depths, rng)
-                drafts[:] = [draft]
+                drafts[n] = draft
                 role: Role = "needle" if task in LOOKUPS else "chain"
                 needles: dict[int, Needle] = {}
                 for index in dict.fromkeys(index for indices in draft.evidence for index in indices):
@@ -168,7 +168,7 @@ class NeedleThreading(Family[NeedleThreadingKnobs]):
                 mode="replace",
                 min_units=_pairs_needed(task, knobs),
             )
-            return built, self._asks(task, form, haystack, drafts[0], built, knobs)
+            return built, self._asks(task, form, haystack, drafts[built.units_kept], built, knobs)
 
         named = 1 if task in ("single", "conditional", "thread", "branched") else many
         guess_keys = [knobs.character] if task == "conditional" else [sample_pairs[0][0]] * named
