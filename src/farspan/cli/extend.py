@@ -64,6 +64,7 @@ def extend(
     """
     settings = dict(_setting(text) for text in param or [])
     from rich.console import Console
+    from torch import nn
     from transformers.utils import logging as transformers_logging
 
     from farspan.models import load, model_path
@@ -85,7 +86,7 @@ def extend(
         config = config or _stored_config(source, trust_remote_code)
         if config is not None and config.dtype is not None:
             # Half precision is widened for computing on a CPU; the way back is exact.
-            loaded.to(dtype=config.dtype)
+            nn.Module.to(loaded, config.dtype)
     spec = plan_rope(loaded.config, method, target_length, layer_type, compose=compose, **settings)
     with console.status(f"writing {folder}"):
         save_extended(

@@ -145,7 +145,7 @@ def _misread(config: PretrainedConfig, spec: RopeSpec, parameters: dict[str, obj
         truncate = loaded.rope_parameters.get("truncate", True)
     except Exception as error:
         # Each class brings its own checks and exception types; whatever it raises means that it refuses this form.
-        return next(iter(str(error).splitlines()), type(error).__name__)
+        return " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
     native = found.native or {}
     if native.get("rope_type") == "yarn" and native.get("truncate", True) != truncate:
         # transformers looks for `truncate` beside the layer types, so a nested value is not read.

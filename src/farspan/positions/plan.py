@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from farspan.errors import LeverNotApplicable, UnknownLever
 from farspan.positions.lever import PositionLever, refuse_stretched
 from farspan.positions.rope import RopeSpec, get_rope
-from farspan.recipe import build_lever, lever_class, lever_table
+from farspan.recipe import LEVERS, build_lever, lever_class, lever_table
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -18,6 +18,12 @@ SHORT_NAMES = {"truncated": "truncated-basis", "power": "power-basis", "dynamic"
 def methods() -> list[str]:
     """Names of the methods of this room."""
     return [name for name, path in lever_table().items() if path.startswith("farspan.positions.")]
+
+
+def _is_method(name: str) -> bool:
+    if name in LEVERS or name not in lever_table():
+        return name in methods()
+    return issubclass(lever_class(name), PositionLever)
 
 
 def lever_for(
@@ -38,7 +44,7 @@ def lever_for(
     LeverNotApplicable : the target is not above the present window, or the model has no rotary positions.
     """
     name = SHORT_NAMES.get(method, method)
-    if name not in lever_table() or not issubclass(lever_class(name), PositionLever):
+    if not _is_method(name):
         raise UnknownLever(f"'{method}' does not stretch positions; choose one of: {', '.join(methods())}")
     rope = get_rope(config, layer_type)
     if not compose:

@@ -37,10 +37,10 @@ def rotate_keys(
     Tensor like `keys`
     """
     pairs = inv_freq.shape[0]
-    # The product of a long position and a small difference needs the wide type; the angle itself does not.
-    angles = (positions.double()[..., None] * inv_freq.double().to(positions.device)).float().to(keys.device)
+    # Angles of long positions lose their fraction in float32, and not every accelerator has a wider type.
+    angles = positions.cpu().double()[..., None] * inv_freq.cpu().double()
     angles = angles[:, None] if angles.ndim == 3 else angles
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = (part.float().to(keys.device) for part in (angles.cos(), angles.sin()))
     turned = keys.clone()
     rotary = keys[..., : 2 * pairs].float()
     if interleaved:

@@ -57,7 +57,9 @@ def bleu(case: dict[str, Any]) -> None:
 def row_location(case: dict[str, Any]) -> None:
     from farspan.evals.tasks.altered_numbers import wikiqa_row_labels
 
-    assert_close([wikiqa_row_labels(row) for row in case["input"]["rows"]], case["expected"])
+    labels = [wikiqa_row_labels(row) for row in case["input"]["rows"]]
+    named = [{f"{name}_location": value for name, value in label.items()} for label in labels]
+    assert_close(named, case["expected"])
 
 
 ADAPTERS = {
