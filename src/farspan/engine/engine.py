@@ -7,8 +7,8 @@ no answer. Transformers computes every forward; one worker thread calls it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -17,6 +17,7 @@ from typing import Self, cast
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from farspan.engine.batching import Job, Scheduler, Work, plan
+from farspan.engine.forward import evaluating
 from farspan.engine.generation import EngineStats, Generation, Row
 from farspan.engine.prefix import PrefixStore, model_state, prefix_key
 from farspan.engine.request import Request, Result, Usage
@@ -168,7 +169,7 @@ class Engine:
         """
 
         def work() -> list[list[float]]:
-            with self._evaluating():
+            with evaluating(self.model):
                 return self._scorer.score(ids, self.max_batch_tokens)
 
         return cast(list[list[float]], self._scheduler.call(work).result())
@@ -186,17 +187,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        training = self.model.training
-        if training:
-            self.model.eval()
-        try:
-            yield
-        finally:
-            if training:
-                self.model.train()
 
     def _run(self, jobs: list[Job]) -> None:
         state = model_state(self.model)
@@ -223,7 +213,7 @@ class Engine:
             )
             for _, row in waiting
         ]
-        with self._evaluating():
+        with evaluating(self.model):
             for batch in plan(works, self.max_batch_tokens, merge=self._generation.merge):
                 started = perf_counter()
                 members = [waiting[index] for index in batch.order]

@@ -7,7 +7,8 @@ looks inside a model: ids, cache, mask and positions go in, logits come out.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,6 +20,19 @@ from farspan.errors import FarspanError
 
 class UnsupportedModel(FarspanError):
     """A model that the engine cannot drive."""
+
+
+@contextmanager
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Evaluation mode inside, the mode it was found in outside."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()
 
 
 class Forward:

@@ -1,1 +1,29 @@
-"""To be written."""
+"""Measures of cost: time to first token, time per token, and where the memory goes, over context lengths.
+
+This room times and counts what a model does as it stands, levers and all. It knows nothing of the quality of answers.
+"""
+
+from farspan.profiling.memory import all_logits_bytes_per_token, cache_bytes, kv_bytes_per_token, weight_bytes
+from farspan.profiling.profile import MemorySplit, Profile, ProfileError, ProfilePoint, Spread
+from farspan.profiling.run import run_profile
+from farspan.profiling.shape import Cliff, Complexity, detect_cliffs, fit_complexity
+from farspan.profiling.timing import Latency, latency_metrics
+
+__all__ = [
+    "Cliff",
+    "Complexity",
+    "Latency",
+    "MemorySplit",
+    "Profile",
+    "ProfileError",
+    "ProfilePoint",
+    "Spread",
+    "all_logits_bytes_per_token",
+    "cache_bytes",
+    "detect_cliffs",
+    "fit_complexity",
+    "kv_bytes_per_token",
+    "latency_metrics",
+    "run_profile",
+    "weight_bytes",
+]

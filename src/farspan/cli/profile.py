@@ -1,0 +1,195 @@
+"""`farspan profile`: what reading and writing costs a model, on the screen and as files.
+
+It reads arguments and prints a table; loading, levers and measuring belong to their rooms.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from farspan.cli.arguments import output_folder, parse_lengths
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from farspan.profiling import Profile, ProfilePoint, Spread
+
+
+class Logits(StrEnum):
+    """Which prompt positions go through the head."""
+
+    last = "last"
+    all = "all"
+
+
+def profile(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Local folders, hub names, or 'reference'.")],
+    recipe: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="Levers to switch on: a YAML file or the string form.")
+    ] = None,
+    lengths: Annotated[str, typer.Option(metavar="LENGTHS", help="Prompt lengths in tokens.")] = "512,1k,2k,4k",
+    new_tokens: Annotated[int, typer.Option(min=2, help="Tokens to generate after each prompt.")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="Prompts read at once.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed generations a length.")] = 5,
+    warmup: Annotated[int, typer.Option(min=0, help="Generations a length before timing.")] = 1,
+    logits: Annotated[
+        Logits, typer.Option(help="last: what generation needs; all: logits of every prompt position.")
+    ] = Logits.last,
+    memory: Annotated[bool, typer.Option(help="Measure memory, in a pass of its own.")] = True,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    attn: Annotated[str | None, typer.Option(help="Attention implementation, such as sdpa or eager.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the random prompts.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for profile.json and profile.csv; nothing without it.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint carries.")
+    ] = False,
+) -> None:
+    """Measure time to first token, time per token and memory over context lengths.
+
+    Each cell is a median with its 5th to 95th percentile over n generations. Timing and measuring memory are separate
+    passes; a length that does not fit into memory is marked and the others go on.
+
+    Example:
+
+        farspan profile reference --lengths 512,1k,2k --repeats 3
+        farspan profile DIR --recipe pbs:threshold=0.9 --lengths 8k,16k --out runs/cost
+    """
+    from rich.console import Console
+
+    from farspan.recipe import Recipe
+
+    wanted = parse_lengths(lengths)
+    levers = Recipe.read(recipe) if recipe else Recipe()
+    folder = None if out is None else output_folder(out)
+    from farspan.models import load, model_path
+    from farspan.profiling import run_profile
+    from farspan.profiling.profile import to_csv, to_json
+
+    console = Console(highlight=False)
+    for name in models:
+        model_path(name)
+    profiles = []
+    for name in models:
+        with _Progress(f"profiling {name}") as progress:
+            model, _ = load(
+                name, dtype=dtype, device=device, attn_implementation=attn, trust_remote_code=trust_remote_code
+            )
+            with levers(model):
+                measured = run_profile(
+                    model,
+                    wanted,
+                    new_tokens=new_tokens,
+                    batch_size=batch,
+                    repeats=repeats,
+                    warmup=warmup,
+                    memory=memory,
+                    logits=logits.value,
+                    seed=seed,
+                    name=name,
+                    recipe=str(levers),
+                    progress=progress.at,
+                )
+        profiles.append(measured)
+        _print(console, measured)
+        if folder is not None:
+            # After every model, so that one that fails later costs nothing that was measured.
+            (folder / "profile.json").write_text(to_json(profiles), encoding="utf-8")
+            (folder / "profile.csv").write_text(to_csv(profiles), encoding="utf-8")
+    if folder is not None:
+        console.print(f"written: {folder / 'profile.json'}, {folder / 'profile.csv'}", soft_wrap=True)
+
+
+class _Progress:
+    """A progress bar on the error stream, gone when the work is done."""
+
+    def __init__(self, label: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("passes"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(label, total=None)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def at(self, done: int, total: int) -> None:
+        """Show how far the work is."""
+        self._bar.update(self._task, completed=done, total=total)
+
+
+def _print(console: Console, profile: Profile) -> None:
+    from farspan.report import units
+
+    levers = f", recipe {profile.recipe}" if profile.recipe else ""
+    console.print(
+        f"[bold]{profile.model}[/bold]: {profile.architecture}, {units.parameters(profile.parameters)} weights, "
+        f"{profile.dtype}, {profile.attention} on {profile.device} ({profile.threads} threads){levers}",
+        soft_wrap=True,
+    )
+    console.print(_table(profile))
+    for what, cliffs in (("time to first token", profile.ttft_cliffs()), ("time per token", profile.tpot_cliffs())):
+        for cliff in cliffs:
+            console.print(
+                f"cliff: {what} grows {units.ratio(cliff.growth)} between {units.count(cliff.start)} and "
+                f"{units.count(cliff.stop)} tokens, at most {units.ratio(cliff.expected)} was to be expected",
+                soft_wrap=True,
+            )
+    for point in profile.points:
+        if point.note:
+            console.print(f"{units.count(point.length)} tokens: {point.status}: {point.note}", soft_wrap=True)
+
+
+def _table(profile: Profile) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("tokens", "time to first token", "time per token", "memory", "KV", "n"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for point in profile.points:
+        table.add_row(*_cells(point))
+    return table
+
+
+def _cells(point: ProfilePoint) -> list[str]:
+    from farspan.report import units
+
+    memory = point.memory
+    return [
+        units.count(point.length),
+        point.status if point.ttft is None else _spread(point.ttft),
+        _spread(point.tpot),
+        units.size(memory.allocated_peak if memory else None),
+        units.size(memory.kv_cache if memory else None),
+        str(point.ttft.n if point.ttft else 0),
+    ]
+
+
+def _spread(spread: Spread | None) -> str:
+    from farspan.report import units
+
+    if spread is None:
+        return units.MISSING
+    scale, unit = units.seconds_unit(spread.median)
+    low, high = (units.significant(end / scale, 2) for end in (spread.p05, spread.p95))
+    return f"{units.significant(spread.median / scale)} {unit} ({units.between(low, high)})"

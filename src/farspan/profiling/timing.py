@@ -1,0 +1,89 @@
+"""Timing one generation: the prompt once, then token by token, every token's moment kept.
+
+Time to first token and time per token come from the same generation; nothing is subtracted between runs, and nothing
+else is measured meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicSlidingWindowLayer
+
+from farspan.engine.cache import SlotCache
+from farspan.engine.forward import Forward
+
+
+class Latency(NamedTuple):
+    """Latencies of one generation. Times in seconds, throughputs in tokens a second.
+
+    tpot_published : decode time over all output tokens, as published tables have it; the first token counts although
+        the prompt's pass made it
+    tpot : decode time over the tokens that it made
+    """
+
+    ttft_s: float
+    decode_s: float
+    tpot_published_s: float
+    tpot_s: float
+    throughput_tok_s: float
+    decode_throughput_tok_s: float
+
+
+def latency_metrics(input_tokens: int, output_tokens: int, prefill_s: float, total_s: float) -> Latency:
+    """Latencies of a generation of which only the prompt's and the whole time are known.
+
+    Source: arXiv 2507.12442, section 3.
+
+    Parameters
+    ----------
+    input_tokens, output_tokens : of one row; at least two output tokens
+    prefill_s, total_s : seconds to the first and to the last token
+    """
+    decode = total_s - prefill_s
+    return Latency(
+        ttft_s=prefill_s,
+        decode_s=decode,
+        tpot_published_s=decode / output_tokens,
+        tpot_s=decode / (output_tokens - 1),
+        throughput_tok_s=(input_tokens + output_tokens) / total_s,
+        decode_throughput_tok_s=output_tokens / decode,
+    )
+
+
+def fresh_cache(forward: Forward, rows: int, capacity: int) -> Cache:
+    """An empty cache that takes the room the model's own would take: sliding windows keep their window only."""
+    layers = DynamicCache(config=forward.config).layers
+    if SlotCache.fits(forward.config) and not any(isinstance(layer, DynamicSlidingWindowLayer) for layer in layers):
+        return SlotCache(forward.config, rows, capacity)
+    return DynamicCache(config=forward.config)
+
+
+def token_times(forward: Forward, ids: Tensor, new_tokens: int, *, keep: int) -> list[float]:
+    """Seconds from the start to each of `new_tokens` tokens, taken greedily whatever they are.
+
+    Parameters
+    ----------
+    ids : Tensor [rows, length]
+    keep : prompt positions that go through the head, 0 for all
+    """
+    cache = fresh_cache(forward, len(ids), ids.shape[1] + new_tokens)
+    moments = []
+    _wait(ids.device)
+    start = time.perf_counter()
+    token = forward(ids, cache, keep=keep)[:, -1].argmax(-1)
+    _wait(ids.device)
+    moments.append(time.perf_counter() - start)
+    for _ in range(new_tokens - 1):
+        token = forward(token[:, None], cache)[:, -1].argmax(-1)
+        _wait(ids.device)
+        moments.append(time.perf_counter() - start)
+    return moments
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
