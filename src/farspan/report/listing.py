@@ -133,7 +133,7 @@ def _trial_class(trial: TrialRecord, record: RunRecord) -> str:
 
 def _trial_cells(trial: TrialRecord, record: RunRecord, columns: Sequence[Column]) -> list[str]:
     value, interval = trial_length_words(trial, record)
-    n = units.samples([trial.n]) if trial.n else ""
+    n = units.samples([trial.n]) if trial.n and trial.effective_length is not None else ""
     lengths = _sub(", ".join(filter(None, (escape(interval) if interval != value else "", n))))
     ratios = units.ratio_interval(trial.ratio_lo, trial.ratio_hi)
     at = f"at {units.count(trial.length)} tokens" if trial.length and shared_length(record) is None else ""

@@ -224,7 +224,7 @@ def _costs(record: RunRecord, drawn: dict[str, Panel]) -> str:
     if not panels:
         return ""
     counts = [row.n for _, measured in tables.sides(record) for row in measured.profile]
-    lead = f"Medians over repeats with their spread, {units.samples(counts, 'per length')}, one sequence at a time."
+    lead = f"Medians over repeats with their spread, {units.samples(counts, 'per length')}."
     return _section(
         "cost", "Time and memory against length", lead, _legend(record), panels, _numbers(tables.profile(record))
     )
