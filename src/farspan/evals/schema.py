@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -193,13 +194,18 @@ def read_samples(path: str | Path) -> Iterator[LongSample]:
 
 
 def write_samples(path: str | Path, samples: Iterable[LongSample], *, append: bool = False) -> int:
-    """Write samples as jsonl, one a line as soon as it is there; returns how many were written."""
+    """Write samples as jsonl, one a line as soon as it is there; returns how many were written.
+
+    The file is opened when the first sample is there, so samples that cannot be made leave no empty file.
+    """
     path = Path(path)
     count = 0
+    remaining = iter(samples)
+    first = list(islice(remaining, 1))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a" if append else "w", encoding="utf-8", newline="\n") as stream:
-            for sample in samples:
+            for sample in chain(first, remaining):
                 stream.write(sample.model_dump_json() + "\n")
                 count += 1
     except OSError as error:

@@ -247,6 +247,9 @@ def _load(name: str | Path) -> Tokenizer | PreTrainedTokenizerBase:
         from farspan.models import model_path
 
         path = Path(model_path("reference"))
+    elif str(name).startswith((".", "/", "~")) and not path.expanduser().exists():
+        raise TokenizerError(f"no tokenizer at {name}: no such file or folder")
+    path = path.expanduser()
     try:
         if path.suffix == ".json" and path.is_file():
             return tokenizers.Tokenizer.from_file(str(path))
