@@ -46,7 +46,7 @@ class MemorySplit(_Data):
     weights : parameters and buffers, shared ones once
     kv_cache : keys, values and recurrent states after the prompt
     logits : of the positions asked for, as the model returns them
-    activations_peak : what else was live at the worst moment of prompt and first tokens
+    activations_peak : what the worst moment of prompt and first tokens held beyond these three
     allocated_peak : all of the above together
     reserved_peak : what the allocator of a GPU held; None on a CPU
     resident_peak : memory of the whole process in the eyes of the system, sampled; other work in it counts too
