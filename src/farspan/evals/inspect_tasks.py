@@ -153,9 +153,7 @@ def long_context(family: str, prefix_mode: Mode = "auto", tokenizer: str = "", d
         stops = list(stop_strings(sample, mode))
         state = await generate(state, max_tokens=sample.max_new_tokens, stop_seqs=stops or None)
         short = digest(prompt.user)
-        for message in state.messages:
-            if message.text == prompt.user:
-                message.content = short
+        state.messages = [_shortened(message, prompt.user, short) for message in state.messages]
         _forget(prompt.user, short)
         return state
 
@@ -283,6 +281,10 @@ def fours(text: str) -> range:
     return range(math.ceil(len(text) / CHARACTERS_PER_TOKEN))
 
 
+def _shortened(message: ChatMessage, text: str, short: str) -> ChatMessage:
+    return message.model_copy(update={"content": short}) if message.text == text else message
+
+
 def _forget(text: str, short: str) -> None:
     """Replace a long message in the events of this sample; raw requests that hold it go."""
     if text == short:
@@ -290,10 +292,7 @@ def _forget(text: str, short: str) -> None:
     record = transcript()
     for event in record.events:
         if isinstance(event, ModelEvent) and any(message.text == text for message in event.input):
-            event.input = [
-                message.model_copy(update={"content": short}) if message.text == text else message
-                for message in event.input
-            ]
+            event.input = [_shortened(message, text, short) for message in event.input]
             event.call = None
     for key in [key for key, value in record.attachments.items() if text in value]:
         del record.attachments[key]
