@@ -45,6 +45,7 @@ class FamilyExercise:
     completion : what follows the answer prefix; `{answer}` stands for the answers, joined by commas
     questions : fewest and most questions on one context
     shortest : rooms below so many tokens get no document
+    bare : share of documents whose questions are only the start of the answer, which leaves room for more of them
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FamilyExercise:
         completion: str = " {answer}\n",
         questions: Sequence[int] = (3, 12),
         shortest: int = 96,
+        bare: float = 0.4,
         knobs: Mapping[str, object] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
@@ -64,18 +66,23 @@ class FamilyExercise:
         self.fewest, self.most = questions
         self.shortest = shortest
         self.knobs = dict(knobs or {})
-        self.question_tokens = 40.0  # running mean of what a question with its answer takes
+        self.bare = bare
+        sample = self.generator.sample(task, 1024, 0, 0, **self.knobs)
+        self.costs = {
+            bare: len(tokenizer(self._ask(sample, bare) + self._completed(sample))["input_ids"])
+            for bare in (False, True)
+        }
 
     def document(self, rng: random.Random, length: int) -> Document:
         """A context of about the length that leaves room for its questions; empty where not even one fits."""
         if length < self.shortest:
             return Document([], [])
         seed = derive_seed(TRAINING_SPLIT, rng.getrandbits(62))
-        asked = rng.randint(self.fewest, self.most)
-        while asked > 1 and (asked - 1) * self.question_tokens > length / 2:
-            asked -= 1
+        bare = rng.random() < self.bare
+        cost = self.costs[bare]
+        asked = max(1, min(rng.randint(self.fewest, self.most), int(length / 2 / cost) + 1))
         while asked:
-            target = length - round((asked - 1) * self.question_tokens)
+            target = length - (asked - 1) * cost
             try:
                 samples = [
                     self.generator.sample(self.task, target, index, seed, questions_per_context=asked, **self.knobs)
@@ -84,20 +91,23 @@ class FamilyExercise:
             except LengthTargetError:
                 asked //= 2
                 continue
-            return self._lay_out(rng.sample(samples, asked), length)
+            return self._lay_out(rng.sample(samples, asked), length, bare)
         return Document([], [])
 
-    def _lay_out(self, samples: Sequence[LongSample], length: int) -> Document:
+    def _ask(self, sample: LongSample, bare: bool) -> str:
+        return sample.answer_prefix.removeprefix("Answer: ") if bare else sample.question + sample.answer_prefix
+
+    def _completed(self, sample: LongSample) -> str:
+        return self.completion.format(answer=", ".join(sample.answers))
+
+    def _lay_out(self, samples: Sequence[LongSample], length: int, bare: bool) -> Document:
         texts = [samples[0].text]
         for sample in samples:
-            answer = ", ".join(sample.answers)
-            texts += [sample.question + sample.answer_prefix, self.completion.format(answer=answer)]
+            texts += [self._ask(sample, bare), self._completed(sample)]
         context, *rest = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
         ids, supervised = list(context), [False] * len(context)
         for question, answer in zip(rest[::2], rest[1::2], strict=True):
-            taken = len(question) + len(answer)
-            self.question_tokens += 0.02 * (taken - self.question_tokens)
-            if len(ids) + taken > length:
+            if len(ids) + len(question) + len(answer) > length:
                 break
             ids += [*question, *answer]
             supervised += [False] * len(question) + [True] * len(answer)

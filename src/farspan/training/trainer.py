@@ -48,17 +48,20 @@ class LongTrainer(Trainer):
     ) -> torch.Tensor:
         unwrapped: PreTrainedModel = self.accelerator.unwrap_model(model)
         packed = {"position_ids": inputs["position_ids"]} if "position_ids" in inputs else {}
-        # No attention mask and no cache: only then does transformers derive the document mask from the positions.
-        states = unwrapped.get_decoder()(input_ids=inputs["input_ids"], use_cache=False, **packed).last_hidden_state
-        head = unwrapped.get_output_embeddings()
-        total, weight = linear_cross_entropy_sum(
-            states[:, :-1].flatten(0, 1),
-            head.weight,
-            inputs["labels"][:, 1:].flatten(),
-            bias=getattr(head, "bias", None),
-            token_weights=inputs["loss_weights"][:, 1:].flatten(),
-            softcap=getattr(unwrapped.config, "final_logit_softcapping", None),
-        )
+        # The Trainer wraps only the model's own forward in autocast; the decoder is called apart from its head here.
+        with self.accelerator.autocast():
+            # No attention mask and no cache: only then does transformers derive the document mask from positions.
+            decoder = unwrapped.get_decoder()
+            states = decoder(input_ids=inputs["input_ids"], use_cache=False, **packed).last_hidden_state
+            head = unwrapped.get_output_embeddings()
+            total, weight = linear_cross_entropy_sum(
+                states[:, :-1].flatten(0, 1),
+                head.weight,
+                inputs["labels"][:, 1:].flatten(),
+                bias=getattr(head, "bias", None),
+                token_weights=inputs["loss_weights"][:, 1:].flatten(),
+                softcap=getattr(unwrapped.config, "final_logit_softcapping", None),
+            )
         return total / weight.clamp(min=1e-8)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Batch]:
