@@ -104,6 +104,14 @@ def test_bad_input_is_one_line(arguments: list[str], code: int, line: str, capsy
 
 
 @pytest.mark.usefixtures("toy_command")
+def test_help_breaks_lines_at_the_screens_width_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run("toy", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "What ends badly leaves one line on the error stream." in shown
+    assert "     farspan toy --ending well" in shown
+
+
+@pytest.mark.usefixtures("toy_command")
 def test_good_input_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("toy", "--length", "8k") == 0
     assert capsys.readouterr().out == "length 8192\n"

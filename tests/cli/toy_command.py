@@ -18,6 +18,9 @@ def toy(
 ) -> None:
     """End as told.
 
+    What ends badly leaves one line on
+    the error stream.
+
     Example:
 
         farspan toy --ending well

@@ -8,6 +8,7 @@ of its own: what goes wrong below arrives here as an exception and leaves as one
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn
@@ -38,10 +39,16 @@ def load_command(name: str) -> TyperCommand:
     module, _, attribute = COMMANDS[name][0].partition(":")
     function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    single.command(name=name)(function)
+    single.command(name=name, help=_reflowed(inspect.getdoc(function) or ""))(function)
     command = typer.main.get_command(single)
     assert isinstance(command, TyperCommand)
     return command
+
+
+def _reflowed(text: str) -> str:
+    """Paragraphs on one line each, so that a screen of any width breaks them; indented ones stay as they are."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(p if p.startswith(" ") else " ".join(p.split()) for p in paragraphs)
 
 
 class LazyGroup(TyperGroup):
