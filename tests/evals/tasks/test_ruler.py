@@ -14,7 +14,7 @@ from farspan.evals.schema import LongSample
 from farspan.evals.tasks.family import KnobError
 from farspan.evals.tasks.ruler import THRESHOLDS, Ruler
 from farspan.evals.tasks.ruler_niah import FOUND
-from farspan.evals.tasks.ruler_tasks import PUBLISHED_TEXT_TASKS, TASKS, suite
+from farspan.evals.tasks.ruler_tasks import PUBLISHED_TEXT_TASKS, TASKS, category_means, suite
 from farspan.evals.tasks.ruler_vt import STATEMENT
 from farspan.evals.tasks.ruler_words import NUMBERED
 
@@ -210,3 +210,9 @@ def test_refusals(ruler: Ruler) -> None:
 def test_every_task_names_kind_and_category() -> None:
     assert {task.category for task in TASKS.values()} == {"retrieval", "tracing", "aggregation", "qa"}
     assert sum(task.category == "retrieval" for task in TASKS.values()) == 8
+
+
+def test_categories_are_averaged_apart() -> None:
+    scores = {"niah_single_1": 100.0, "niah_single_2": 50.0, "vt": 20.0}
+    assert category_means(scores) == {"retrieval": 75.0, "tracing": 20.0, "min": 20.0}
+    assert category_means({}) == {}

@@ -20,7 +20,15 @@ from farspan.evals.tasks.ruler_counts import THRESHOLDS, cwe_counts, ruler_summa
 from farspan.evals.tasks.ruler_niah import listed_niah, make_niah, solve_niah
 from farspan.evals.tasks.ruler_official import read_samples_of
 from farspan.evals.tasks.ruler_qa import listed_qa, make_qa, solve_qa
-from farspan.evals.tasks.ruler_tasks import PUBLISHED_TEXT_TASKS, SHORT_LENGTH, TASKS, Kind, RulerKnobs, suite
+from farspan.evals.tasks.ruler_tasks import (
+    PUBLISHED_TEXT_TASKS,
+    SHORT_LENGTH,
+    TASKS,
+    Kind,
+    RulerKnobs,
+    category_means,
+    suite,
+)
 from farspan.evals.tasks.ruler_vt import listed_vt, make_vt, solve_vt
 from farspan.evals.tasks.ruler_words import listed_words, make_cwe, make_fwe, solve_cwe, solve_fwe
 
@@ -100,6 +108,7 @@ __all__ = [
     "THRESHOLDS",
     "Ruler",
     "RulerKnobs",
+    "category_means",
     "cwe_counts",
     "ruler_summary",
     "suite",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Literal
 
 from pydantic import Field
@@ -95,6 +96,16 @@ TASKS: dict[str, RulerTask] = {
     "qa_1": RulerTask("qa", "qa", 32, "part", {"hops": 1}),
     "qa_2": RulerTask("qa", "qa", 32, "part", {"hops": 2}),
 }
+
+
+def category_means(scores: Mapping[str, float]) -> dict[str, float]:
+    """Mean of each category, and the minimum over tasks, of scores by task: eight of the thirteen are retrieval."""
+    categories: dict[str, list[float]] = {}
+    for name, score in scores.items():
+        categories.setdefault(TASKS[name].category, []).append(score)
+    means = {category: fmean(found) for category, found in categories.items()}
+    return {**means, "min": min(scores.values())} if scores else {}
+
 
 PUBLISHED_TEXT_TASKS = ("qa_1", "qa_2")
 """Tasks that exist only with the published texts."""
