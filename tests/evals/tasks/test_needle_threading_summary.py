@@ -49,7 +49,8 @@ def test_other_tasks_take_their_reported_row_and_cells_count_equally() -> None:
 
 
 def test_overall_is_the_mean_of_tasks_over_shared_lengths() -> None:
-    summaries = summarize([*single({0.0: (0.5, 1, 0)}), Outcome("thread", 2000, {"thread_length": 5}, 1.0)])
+    threads = [Outcome("thread", length, {"thread_length": 5}, 1.0) for length in (2000, 16_000)]
+    summaries = summarize([*single({0.0: (0.5, 1, 0)}), *threads])
     assert overall(summaries) == {2000: 0.75}
     with pytest.raises(FarspanError, match="nothing to summarise"):
         summarize([])
