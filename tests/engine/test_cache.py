@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from farspan.engine.cache import SlotCache, cache_bytes, empty_cache
+from farspan.engine.cache import CacheError, SlotCache, cache_bytes, empty_cache
 from farspan.engine.forward import Forward, UnsupportedModel, left_padded
 from tests.engine.conftest import CONFIGS, VOCABULARY, make_model
 
@@ -63,6 +63,19 @@ def test_dropping_rows_keeps_the_others(llama: PreTrainedModel) -> None:
     got = forward(tokens, cache)[:, -1]
     expected = llama(input_ids=torch.cat([inputs[[3, 1]], tokens], dim=1)).logits[:, -1]
     assert torch.allclose(got, expected, atol=1e-4, rtol=1e-5)
+
+
+def test_assigned_states_are_written_into_the_slots_or_refused(llama: PreTrainedModel) -> None:
+    cache = SlotCache(llama.config, 2, 10)
+    states = torch.randn(2, 2, 4, 16)
+    cache.layers[0].update(states, -states)  # type: ignore[union-attr]
+    view = cache.view(slice(1, 2), 0, 4)
+    view.layers[0].keys = torch.ones(1, 2, 4, 16)  # type: ignore[union-attr]
+    assert cache.layers[0].keys is not None  # type: ignore[union-attr]
+    assert torch.equal(cache.layers[0].keys[0], states[0])  # type: ignore[union-attr]
+    assert bool((cache.layers[0].keys[1] == 1).all())  # type: ignore[union-attr]
+    with pytest.raises(CacheError, match="keep their length"):
+        view.layers[0].values = torch.ones(1, 2, 3, 16)  # type: ignore[union-attr]
 
 
 @torch.no_grad()

@@ -7,16 +7,19 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from farspan.engine import Engine, Request, Result
+from farspan.engine import Engine, ModelSpec, Request, Result
 from farspan.engine.batching import EngineClosed
+from farspan.errors import FarspanError
+from farspan.positions import DynamicNTK
 from farspan.recipe import Lever
-from tests.engine.conftest import CONFIGS, END, PAD, make_model
+from tests.engine.conftest import CHAT_TEMPLATE, CONFIGS, END, PAD, make_model
 
 LENGTHS = (3, 10, 40, 41, 300, 301, 300, 17)
 
@@ -311,6 +314,37 @@ def test_shared_beginnings_that_no_request_names(llama: PreTrainedModel, tokeniz
         assert result.ids == engine.generate_batch([longer[1]])[0].ids
 
 
+def test_frequencies_that_follow_the_length(tokenizer: PreTrainedTokenizerFast) -> None:
+    config = CONFIGS["llama"]()
+    config.max_position_embeddings = 256
+    model = make_model(config)
+    asked = prompts(8, lengths=(250, 300, 510, 700))
+    with DynamicNTK(factor=4)(model), Engine(model, tokenizer, share_prefixes=True) as engine:
+        alone = [engine.generate_batch([Request(prompt, 12)])[0] for prompt in asked]
+        assert ids(engine.generate_batch([Request(prompt, 12) for prompt in asked])) == ids(alone)
+        for prompt, result in zip(asked, alone, strict=True):
+            expected = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False, pad_token_id=PAD)
+            assert result.ids == expected[0, len(prompt) :].tolist()
+        # Within one step of the frequencies a context read apart is the same context.
+        named = [Request(prompt, 12, prefix_length=len(prompt) - 20) for prompt in asked if len(prompt) == 700]
+        assert ids(engine.generate_batch(named)) == [r.ids for p, r in zip(asked, alone, strict=True) if len(p) == 700]
+    with Engine(model, tokenizer) as engine:
+        assert ids(engine.generate_batch([Request(asked[0], 6)])) == [alone[0].ids[:6]]
+
+
+def test_frequencies_that_transformers_changes_share_nothing(tokenizer: PreTrainedTokenizerFast) -> None:
+    config = CONFIGS["llama"]()
+    config.rope_parameters = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    config.max_position_embeddings = 256
+    # Ascending, since transformers goes on with the frequencies of the longest request seen.
+    asked = [Request(prompt, 6, prefix_length=200) for prompt in prompts(4, lengths=(300, 310, 400, 410))]
+    with Engine(make_model(config), tokenizer, enforce_context_length=False) as engine:
+        together = engine.generate_batch(asked)
+        assert all(result.usage.cached_tokens == 0 for result in together)
+    with Engine(make_model(config), tokenizer, enforce_context_length=False) as engine:
+        assert ids(together) == [engine.generate_batch([request])[0].ids for request in asked]
+
+
 def test_recurrent_models_work_without_sharing(mamba: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
     asked = prompts(6, lengths=(30, 33, 30))
     with Engine(mamba, tokenizer) as engine:
@@ -343,3 +377,34 @@ def test_a_closed_engine_says_so(llama: PreTrainedModel, tokenizer: PreTrainedTo
     engine.close()
     with pytest.raises(EngineClosed, match="closed"):
         engine.generate_batch([Request([1], 1)])
+
+
+class TestFromSpec:
+    """Engines that load their model themselves."""
+
+    def test_the_recipe_is_on_for_the_engines_life(self, model_folder: Path) -> None:
+        asked = [Request(prompt, 8) for prompt in prompts(6, lengths=(200,))]
+        with Engine.from_spec(ModelSpec(path=str(model_folder))) as plain:
+            expected = ids(plain.generate_batch(asked))
+            assert plain.context_length == 4096
+            assert plain.share_prefixes
+        with Engine.from_spec(ModelSpec(path=str(model_folder), levers="linear:factor=4")) as stretched:
+            assert stretched.context_length == 4 * 4096
+            assert ids(stretched.generate_batch(asked)) != expected
+            model = stretched.model
+        assert model.config.max_position_embeddings == 4096
+        with Engine(model, stretched.tokenizer) as again:
+            assert ids(again.generate_batch(asked)) == expected
+
+    def test_window_and_template_can_be_replaced(self, model_folder: Path, tmp_path: Path) -> None:
+        template = tmp_path / "chat.jinja"
+        template.write_text(CHAT_TEMPLATE)
+        spec = ModelSpec(path=str(model_folder), max_model_len=100, chat_template=str(template))
+        with Engine.from_spec(spec) as engine:
+            assert engine.context_length == 100
+            assert engine.tokenizer.chat_template == CHAT_TEMPLATE
+
+    def test_what_cannot_be_loaded_is_one_line(self) -> None:
+        with pytest.raises(FarspanError, match="/no/such/model") as error:
+            Engine.from_spec(ModelSpec(path="/no/such/model"))
+        assert "\n" not in str(error.value)

@@ -26,7 +26,13 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
 )
 
+from farspan.errors import FarspanError
+
 _Other = LinearAttentionCacheLayerMixin | DummyLayer
+
+
+class CacheError(FarspanError):
+    """A change to a cache that its slots cannot hold."""
 
 
 class _Slots:
@@ -69,14 +75,22 @@ class SlotLayer(DynamicLayer):
         return None if memory is None else memory[self.rows, :, self.start : self.start + self.length]
 
     @property
-    def keys(self) -> Tensor | None:  # type: ignore[override]
-        """`[rows, kv_heads, length, head_dim]`, a view."""
+    def keys(self) -> Tensor | None:
+        """`[rows, kv_heads, length, head_dim]`, a view. What is assigned must have its shape and is copied into it."""
         return self._window(self.slots.keys)
 
+    @keys.setter
+    def keys(self, states: Tensor | None) -> None:
+        _overwrite(self.keys, states)
+
     @property
-    def values(self) -> Tensor | None:  # type: ignore[override]
-        """`[rows, kv_heads, length, head_dim]`, a view."""
+    def values(self) -> Tensor | None:
+        """`[rows, kv_heads, length, head_dim]`, a view. What is assigned must have its shape and is copied into it."""
         return self._window(self.slots.values)
+
+    @values.setter
+    def values(self, states: Tensor | None) -> None:
+        _overwrite(self.values, states)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -98,6 +112,15 @@ class SlotLayer(DynamicLayer):
         """Keep these rows, in this order; only on a cache that covers all rows."""
         self.slots.keep_rows(beam_idx)
         self.rows = slice(0, self.slots.rows)
+
+
+def _overwrite(filled: Tensor | None, states: Tensor | None) -> None:
+    if filled is None or states is None or filled.shape != states.shape:
+        shapes = [None if tensor is None else tuple(tensor.shape) for tensor in (filled, states)]
+        raise CacheError(
+            f"cached states of shape {shapes[0]} cannot become {shapes[1]}; rows of a batch keep their length"
+        )
+    filled.copy_(states)
 
 
 class SlotCache(Cache):

@@ -19,11 +19,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from farspan.engine.batching import Job, Scheduler, Work, plan
 from farspan.engine.forward import evaluating
 from farspan.engine.generation import EngineStats, Generation, Row
-from farspan.engine.prefix import PrefixStore, model_state, prefix_key
+from farspan.engine.prefix import PrefixStore, length_dependence, model_state, prefix_key
 from farspan.engine.request import Request, Result, Usage
 from farspan.engine.scoring import Scorer
 from farspan.engine.spec import ModelSpec
-from farspan.recipe import Recipe
 
 __all__ = ["Engine", "EngineStats"]
 
@@ -117,7 +116,7 @@ class Engine:
                 window_ms=window_ms,
                 prefix_cache_tokens=prefix_cache_tokens,
                 enforce_context_length=enforce_context_length,
-                share_prefixes=_exact_prefixes(recipe, model),
+                share_prefixes=all(getattr(lever, "slot", "attention") == "positions" for lever in recipe),
                 context_length=spec.max_model_len,
             )
             engine._levers = levers.pop_all()
@@ -194,7 +193,8 @@ class Engine:
             self._store.clear()
             self._state = state
         waiting: list[tuple[Job, Row]] = []
-        prefixes = self._prefixes([job.request for job in jobs])
+        dependence = length_dependence(self.model)
+        prefixes = self._prefixes([job.request for job in jobs], dependence)
         for job, prefix in zip(jobs, prefixes, strict=True):
             row = self._row(job.request, prefix)
             if row.budget < 1:
@@ -214,18 +214,19 @@ class Engine:
             for _, row in waiting
         ]
         with evaluating(self.model):
-            for batch in plan(works, self.max_batch_tokens, merge=self._generation.merge):
+            merge = self._generation.shares and dependence == "none"
+            for batch in plan(works, self.max_batch_tokens, merge=merge):
                 started = perf_counter()
                 members = [waiting[index] for index in batch.order]
                 self._generation.run([row for _, row in members], batch)
                 for job, row in members:
                     job.future.set_result(self._generation.result(row, started - job.arrived))
 
-    def _prefixes(self, requests: Sequence[Request]) -> list[int]:
-        if not self._generation.merge:
+    def _prefixes(self, requests: Sequence[Request], dependence: str) -> list[int]:
+        if not self._generation.shares or dependence == "blind":
             return [0] * len(requests)
         named = [request.prefix_length for request in requests]
-        if not self.share_prefixes:
+        if not self.share_prefixes or dependence != "none":
             return named
         unnamed = [index for index, length in enumerate(named) if length == 0]
         for index, length in zip(
@@ -240,10 +241,3 @@ class Engine:
         if room < request.max_new_tokens:
             return Row(request, prefix, room, "model_length")
         return Row(request, prefix, request.max_new_tokens, "max_tokens")
-
-
-def _exact_prefixes(recipe: Recipe, model: PreTrainedModel) -> bool:
-    """Whether a context that is prefilled apart gives what one prefill of the whole prompt would give."""
-    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None)
-    grows_with_length = any(kind in repr(rope) for kind in ("'dynamic'", "'longrope'"))
-    return not grows_with_length and all(getattr(lever, "slot", "attention") == "positions" for lever in recipe)

@@ -75,7 +75,7 @@ class Generation:
         self.tokenizer = tokenizer
         self.store = store
         self.stats = EngineStats()
-        self.merge = SlotCache.fits(self.forward.config)
+        self.shares = SlotCache.fits(self.forward.config)
         self._ends = _end_tokens(model, tokenizer)
 
     @torch.no_grad()

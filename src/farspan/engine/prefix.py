@@ -10,10 +10,12 @@ import hashlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Literal
 
 from transformers import PreTrainedModel
 
 from farspan.engine.cache import SlotCache
+from farspan.positions.length_following import LengthFollower
 
 BLOCK = 256
 SHORTEST = 1024
@@ -108,6 +110,27 @@ class PrefixStore:
         while len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
         return lengths
+
+
+def length_dependence(model: PreTrainedModel) -> Literal["none", "turned", "blind"]:
+    """Whether a model's rotary frequencies change with the length of the sequence.
+
+    `turned` if a lever changes them and turns cached keys along; `blind` if transformers changes them and leaves cached
+    keys as they are. Rows read at different lengths must then not go on in one batch, and in the second case a context
+    must not be continued at another length.
+    """
+    if any(
+        isinstance(hook, LengthFollower) for module in model.modules() for hook in module._forward_pre_hooks.values()
+    ):
+        return "turned"
+    rope = getattr(model.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    kinds = [rope] if "rope_type" in rope else [entry for entry in rope.values() if isinstance(entry, dict)]
+    for entry in kinds:
+        if entry.get("rope_type") == "dynamic":
+            return "blind"
+        if entry.get("rope_type") == "longrope" and entry.get("short_factor") != entry.get("long_factor"):
+            return "blind"
+    return "none"
 
 
 def model_state(model: PreTrainedModel) -> int:
