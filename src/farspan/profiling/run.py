@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,6 @@ import transformers
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from farspan import __version__
 from farspan.engine.forward import Forward, evaluating
 from farspan.errors import FarspanError
 from farspan.profiling.memory import measure_memory
@@ -114,7 +114,7 @@ def run_profile(
         seed=seed,
         threads=torch.get_num_threads(),
         versions={
-            "farspan": __version__,
+            "farspan": version("farspan"),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
