@@ -102,11 +102,12 @@ def crossings(lengths: FloatArray, y: FloatArray, threshold: float, scale: Scale
     first = np.argmax(below, axis=1)
     never = ~below.any(axis=1)
     rows = np.arange(len(y))
-    right = np.maximum(first, 1)
-    high, low = y[rows, right - 1], y[rows, right]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        at = f[right - 1] + (high - threshold) / (high - low) * (f[right] - f[right - 1])
-    values = np.exp2(at) if scale == "log2" else at
+    right = np.minimum(np.maximum(first, 1), len(f) - 1)
+    before = np.maximum(right - 1, 0)
+    high, low = y[rows, before], y[rows, right]
+    with np.errstate(all="ignore"):
+        at = f[before] + (high - threshold) / (high - low) * (f[right] - f[before])
+        values = np.exp2(at) if scale == "log2" else at
     left = ~never & (first == 0)
     values = np.where(never, lengths[-1], np.where(left, 0.0, values))
     return values, np.where(never, 1.0, np.where(left, -1.0, 0.0))

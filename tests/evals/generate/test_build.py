@@ -326,6 +326,14 @@ def test_a_misjudged_tokenizer_is_corrected_by_verification(tokenizers_by_kind: 
         assert total == 2000 if exact else 1980 <= total <= 2000
 
 
+def test_tokens_of_texts_measured_otherwise_are_verified_too(counters: dict[str, TokenCounter]) -> None:
+    counter = counters["metaspace"]
+    for target in (LengthTarget(value=3000, unit="chars", exact=True), LengthTarget(value=40, unit="units")):
+        built = build_context(LinesHaystack(), [Needle("line x: <7>", "n")], target, counter, seed=1)
+        assert (built.mode, built.counted) == ("verify", "verified")
+        assert built.n_context_tokens == counter.count(built.text)
+
+
 def test_verification_can_be_asked_for(counters: dict[str, TokenCounter]) -> None:
     arguments = (ProseHaystack(), [Needle("The number is 7.", "n")], LengthTarget(value=1500), counters["byte_level"])
     plain, verified = build_context(*arguments, seed=2), build_context(*arguments, seed=2, verify=True)
