@@ -1,0 +1,144 @@
+"""How fast contexts are built, and whether their predicted token counts are exact.
+
+Times 500 samples of RULER's kind from a counted corpus, one long context of prose from a counted corpus, and contexts
+of fresh identifiers; beside each sample stands what tokenising the finished text once costs, interleaved in the same
+run. Results go to `benchmarks/results/generation.json`.
+
+    python benchmarks/generation.py
+    python benchmarks/generation.py --length 2k --long 8k --samples 10 --out /dev/stdout
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import tokenizers
+
+from farspan.cli.arguments import parse_length
+from farspan.evals.generate import (
+    KVHaystack,
+    LengthTarget,
+    Needle,
+    ProseHaystack,
+    TokenCounter,
+    build_context,
+    generator_class,
+)
+from farspan.evals.generate.haystack import CorpusHaystack, Haystack
+
+RULER_TASKS = ("niah_single_1", "niah_single_2", "niah_multikey_1", "niah_multivalue", "niah_multiquery")
+NEEDLE = Needle("The secret number of bold-cat is 1234567.", "n")
+
+
+def seconds(work: object, *arguments: object, **settings: object) -> tuple[float, object]:
+    """Wall time of one call, and its result."""
+    assert callable(work)
+    started = time.perf_counter()
+    result = work(*arguments, **settings)
+    return time.perf_counter() - started, result
+
+
+def count_corpus(counter: TokenCounter, length: int) -> float:
+    """Make and count a corpus of prose that a context of this length can be taken from."""
+    taken, _ = seconds(build_context, ProseHaystack(), [NEEDLE], LengthTarget(value=length), counter, seed=0)
+    return taken
+
+
+def ruler_samples(counter: TokenCounter, length: int, samples: int) -> dict[str, object]:
+    """Samples of the tasks in turn; the finished text of every tenth is tokenised for comparison."""
+    ruler = generator_class("ruler")(counter)
+    for task in RULER_TASKS:
+        ruler.sample(task, length, samples, 0)
+    built, tokenised, errors, over = [], [], [], 0
+    for index in range(samples):
+        taken, sample = seconds(ruler.sample, RULER_TASKS[index % len(RULER_TASKS)], length, index, 0)
+        built.append(taken)
+        if index % 10 == 0:
+            text = sample.text  # type: ignore[attr-defined]
+            taken, count = seconds(counter.count, text)
+            tokenised.append(taken)
+            metadata = sample.metadata  # type: ignore[attr-defined]
+            errors.append(abs(int(str(count)) - metadata["n_context_tokens"]))
+            over += metadata["n_total_tokens"] > length
+    return {
+        "length": length,
+        "samples": samples,
+        "tasks": RULER_TASKS,
+        "seconds_in_all": sum(built),
+        "median_seconds_a_sample": statistics.median(built),
+        "median_seconds_to_tokenise_the_text_once": statistics.median(tokenised),
+        "ratio": statistics.median(tokenised) / statistics.median(built),
+        "largest_count_error_tokens": max(errors),
+        "samples_over_length": over,
+    }
+
+
+def one_context(counter: TokenCounter, haystack: Haystack, length: int, repeats: int) -> dict[str, object]:
+    """Contexts of one length with different seeds; a corpus is counted before, fresh units are not."""
+    if isinstance(haystack, CorpusHaystack):
+        build_context(haystack, [NEEDLE], LengthTarget(value=length), counter, seed=repeats)
+    built, tokenised, errors = [], [], []
+    for seed in range(repeats):
+        taken, context = seconds(build_context, haystack, [NEEDLE], LengthTarget(value=length), counter, seed=seed)
+        built.append(taken)
+        taken, count = seconds(counter.verify, context.text)  # type: ignore[attr-defined]
+        tokenised.append(taken)
+        errors.append(abs(int(str(count)) - context.n_context_tokens))  # type: ignore[attr-defined]
+    return {
+        "haystack": type(haystack).__name__,
+        "length": length,
+        "contexts": repeats,
+        "median_seconds": statistics.median(built),
+        "median_seconds_to_tokenise_in_chunks": statistics.median(tokenised),
+        "largest_count_error_tokens": max(errors),
+    }
+
+
+def main() -> None:
+    """Run everything and store the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokenizer", default="reference")
+    parser.add_argument("--length", type=parse_length, default=131_072)
+    parser.add_argument("--long", type=parse_length, default=1_000_000)
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "generation.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["FARSPAN_CACHE"] = cache
+        counter = TokenCounter(options.tokenizer)
+        cold = count_corpus(counter, options.long)
+        result = {
+            "what": "building contexts and their predicted token counts",
+            "date": datetime.date.today().isoformat(),
+            "machine": {
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "system": platform.platform(),
+            },
+            "versions": {"python": platform.python_version(), "tokenizers": tokenizers.__version__},
+            "tokenizer": {"name": options.tokenizer, "id": counter.tokenizer_id, "mode": counter.mode},
+            "seconds_to_make_and_count_the_corpus_and_build_one_context": cold,
+            "ruler": ruler_samples(counter, options.length, options.samples),
+            "prose": one_context(counter, ProseHaystack(), options.long, options.repeats),
+            "fresh_identifiers": [
+                one_context(counter, KVHaystack(), length, options.repeats) for length in (options.length, options.long)
+            ],
+        }
+    text = json.dumps(result, indent=2) + "\n"
+    if options.out.parent.name == "results":
+        options.out.parent.mkdir(exist_ok=True)
+    options.out.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
