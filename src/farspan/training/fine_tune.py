@@ -75,9 +75,10 @@ class FineTune(Lever):
 
         Returns
         -------
-        This lever with `weights` set.
+        This lever with `weights` set and `tokens` those it was trained on.
         """
         steps = max(1, self.tokens // batch_tokens)
+        done = 0
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         dtypes = {parameter.dtype for parameter in model.parameters()}
         was_training = model.training
@@ -101,6 +102,7 @@ class FineTune(Lever):
                     callbacks=[Deadline(deadline)] if deadline is not None else None,
                 )
                 trainer.train()
+                done = trainer.state.global_step
             learned = {
                 name: tensor.detach().clone().contiguous()
                 for name, tensor in _once(model.state_dict()).items()
@@ -112,7 +114,7 @@ class FineTune(Lever):
             model.train(was_training)
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         save_file(learned, str(out))
-        return self.model_copy(update={"weights": str(out)})
+        return self.model_copy(update={"weights": str(out), "tokens": done * batch_tokens})
 
     def _load(self) -> dict[str, torch.Tensor]:
         if self.weights is None:

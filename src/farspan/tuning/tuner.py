@@ -1,0 +1,439 @@
+"""The main job: measure a model, try recipes under a budget, keep what pays, explain it.
+
+One object per run. The search is an Optuna study in the run's folder, asked and told trial by trial; finished trials
+are files beside it, so a killed run loses at most the trial it was in. Writing checkpoint and report is `deliver`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import TrialState
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from farspan.errors import FarspanError
+from farspan.evals.evaluation import Evaluation, TaskResult
+from farspan.profiling import Profile
+from farspan.recipe import Lever, Recipe
+from farspan.report.record import TrialRecord
+from farspan.training import FineTune
+from farspan.tuning import judge
+from farspan.tuning.budget import Budget
+from farspan.tuning.folder import Measured, RunFolder, Trial
+from farspan.tuning.material import Material
+from farspan.tuning.space import FINE_TUNE, NONE, Proposal, Space
+
+QUESTIONS = 8
+MOST_CONTEXTS = 6
+TRIAL_REPEATS = 2
+FULL_REPEATS = 3
+TEXTS = 12
+FIT_SHARE = 0.45
+SHORTEST_FIT = 8.0
+LATE_FITS = 3
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """The winner without one lever: what it then reads and costs."""
+
+    lever: str
+    result: TaskResult | None
+    profile: Profile | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a run found."""
+
+    lengths: list[int]
+    baseline: Measured
+    trials: list[Trial]
+    winner: Trial | None
+    best: Measured | None
+    ablated: list[Ablated]
+    refused: dict[str, str]
+    notes: list[str]
+
+
+class Tuner:
+    """Runs the search on a loaded model.
+
+    Parameters
+    ----------
+    model, tokenizer : as loaded; the model is left as found
+    native_length, target_length : tokens
+    levers : names to try; all that work where empty
+    say : told in one line what happens
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: RunFolder,
+        budget: Budget,
+        *,
+        native_length: int,
+        target_length: int,
+        seed: int,
+        threshold: float,
+        levers: tuple[str, ...] = (),
+        say: Say,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.folder = folder
+        self.budget = budget
+        self.native_length = native_length
+        self.target_length = target_length
+        self.seed = seed
+        self.threshold = threshold
+        self.say = say
+        self.lengths = length_grid(native_length, target_length)
+        self.space = Space(model.config, native_length, target_length, only=levers)
+        self.notes: list[str] = []
+        self.n = QUESTIONS * MOST_CONTEXTS
+
+    def run(self) -> Outcome:
+        """Measure, search, explain."""
+        baseline = self._baseline()
+        self.n = max(len([a for a in baseline.evaluation.headline.answers if a.length == self.lengths[0]]), 1)
+        trials = self._search(baseline)
+        winner = best_trial(trials)
+        ablated: list[Ablated] = []
+        best: Measured | None = None
+        if winner is not None:
+            self.say(f"best so far: {winner.record.recipe}")
+            best = self._measure_winner(winner)
+            ablated = self._ablate(winner, trials)
+        return Outcome(self.lengths, baseline, trials, winner, best, ablated, self.space.refused, self.notes)
+
+    # -- baseline ------------------------------------------------------------------------------------------------
+
+    def _baseline(self) -> Measured:
+        kept = self.folder.baseline()
+        if kept is not None:
+            self.say("baseline: read from the folder")
+            return kept
+        started = time.monotonic()
+        self.n = self._questions()
+        headline = judge.measure_headline(
+            self.model, self.tokenizer, self.lengths, n=self.n, seed=self.seed, threshold=self.threshold
+        )
+        measured = self._complete(headline, recipe="", started=started)
+        self.folder.save_baseline(measured)
+        self.budget.save()
+        found = headline.effective
+        self.say(f"baseline: reads {in_words(found.value, found.censoring, self.lengths)} (n = {self.n} a length)")
+        return measured
+
+    def _questions(self) -> int:
+        """Questions a length, so that a dozen trials take about a third of the budget."""
+        started = time.monotonic()
+        judge.measure_headline(
+            self.model, self.tokenizer, self.lengths[:1], n=QUESTIONS, seed=self.seed + 1, threshold=self.threshold
+        )
+        started = time.monotonic()
+        judge.measure_headline(
+            self.model, self.tokenizer, self.lengths[1:2], n=QUESTIONS, seed=self.seed + 1, threshold=self.threshold
+        )
+        a_context = (time.monotonic() - started) * sum(self.lengths) / self.lengths[1]
+        contexts = int(self.budget.seconds / 3 / 12 / max(a_context, 1e-6))
+        return QUESTIONS * max(2, min(MOST_CONTEXTS, contexts))
+
+    def _complete(self, headline: TaskResult, *, recipe: str, started: float) -> Measured:
+        evaluation: Evaluation = judge.measure_all(
+            self.model,
+            self.tokenizer,
+            self.lengths,
+            headline,
+            n=max(QUESTIONS, self.n // 2),
+            texts=TEXTS,
+            seed=self.seed,
+            threshold=self.threshold,
+            recipe=recipe,
+        )
+        profile = judge.measure_cost(self.model, self.lengths, repeats=FULL_REPEATS, seed=self.seed, recipe=recipe)
+        return Measured(evaluation=evaluation, profile=profile, seconds=time.monotonic() - started)
+
+    # -- search --------------------------------------------------------------------------------------------------
+
+    def _search(self, baseline: Measured) -> list[Trial]:
+        study = self._study()
+        trials = self.folder.trials()
+        done = {trial.record.recipe for trial in trials if trial.record.state != "failed"}
+        reserve = self._reserve(baseline)
+        for proposal in self.space.opening():
+            if proposal.name in done:
+                continue
+            if self.budget.left < reserve + 2 * SHORTEST_FIT:
+                self.notes.append("the budget ended before every lever was tried once")
+                break
+            trials.append(self._trial(study, proposal, baseline, reserve, fit_until=0.0))
+        fits = 0
+        for proposal in self._fits(trials):
+            spare = self.budget.left - reserve
+            if spare < SHORTEST_FIT or fits > LATE_FITS:
+                break
+            if proposal.name in done or any(t.record.recipe.startswith(proposal.name) for t in trials):
+                continue
+            share = 1.0 if self.budget.seconds <= 300 else FIT_SHARE
+            seconds = spare * share - self._trial_seconds(trials)
+            if seconds < SHORTEST_FIT:
+                break
+            trials.append(self._trial(study, proposal, baseline, reserve, fit_until=time.monotonic() + seconds))
+            fits += 1
+        while self.budget.left > reserve + 1.5 * self._trial_seconds(trials) and len(trials) < 60:
+            asked = study.ask()
+            proposal = self.space.suggest(asked)
+            if proposal.fine_tune or proposal.name in {t.record.recipe for t in trials} or proposal == Proposal():
+                study.tell(asked, state=TrialState.FAIL)
+                if sum(t.state == TrialState.FAIL for t in study.trials) > 200:
+                    break
+                continue
+            trials.append(self._trial(study, proposal, baseline, reserve, fit_until=0.0, asked=asked))
+        return trials
+
+    def _study(self) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        study = optuna.create_study(
+            study_name="tune",
+            storage=self.folder.storage,
+            directions=["maximize", "minimize", "minimize"],
+            sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8),
+            load_if_exists=True,
+        )
+        study.set_metric_names(["effective_length", "ttft_s", "peak_memory_bytes"])
+        for interrupted in study.get_trials(states=(TrialState.RUNNING,)):
+            study.tell(interrupted.number, state=TrialState.FAIL)
+        return study
+
+    def _reserve(self, baseline: Measured) -> float:
+        """Seconds that measuring the winner, its ablation and the report will take."""
+        return 1.6 * baseline.seconds + 6.0
+
+    def _trial_seconds(self, trials: list[Trial]) -> float:
+        complete = [t.record.seconds or 0.0 for t in trials if t.record.state == "complete" and not t.weights]
+        return max(complete, default=5.0)
+
+    def _fits(self, trials: list[Trial]) -> list[Proposal]:
+        """Fine-tunes to try: on top of the stretches that did best without one, best first."""
+        if not self.space.positions or not self.space.fine_tune:
+            return []
+        scores: dict[str, tuple[float, float]] = {}
+        for trial in trials:
+            name = str(trial.params["positions"])
+            single = str(trial.params["attention"]).startswith(NONE) and not trial.params["fine_tune"]
+            if name != NONE and single and trial.result is not None and trial.params["factor"] == self.space.full:
+                mean = sum(a.score for a in trial.result.answers) / len(trial.result.answers)
+                scores[name] = max(scores.get(name, (0.0, 0.0)), (trial.record.effective_length or 0.0, mean))
+        # A basis without a length-following rule trains best; ties go to the order of the table.
+        order = sorted(
+            (name for name in self.space.positions if name != "dynamic-ntk"),
+            key=lambda name: scores.get(name, (0.0, 0.0)),
+            reverse=True,
+        )
+        return [Proposal(positions=name, factor=self.space.full, fine_tune=True) for name in order]
+
+    def _trial(
+        self,
+        study: optuna.Study,
+        proposal: Proposal,
+        baseline: Measured,
+        reserve: float,
+        *,
+        fit_until: float,
+        asked: optuna.Trial | None = None,
+    ) -> Trial:
+        if asked is None:
+            study.enqueue_trial(proposal.params())
+            asked = study.ask()
+            self.space.suggest(asked)
+        started = time.monotonic()
+        params = {key: value for key, value in proposal.params().items() if isinstance(value, str | float | bool)}
+        record = TrialRecord(number=asked.number, recipe=proposal.name, levers=proposal.lever_names, state="failed")
+        trial = Trial(record=record, params=params)
+        before = baseline.evaluation.headline
+        try:
+            levers, trial = self._prepare(proposal, trial, fit_until)
+            recipe = Recipe(levers)
+            with recipe(self.model):
+                result = judge.measure_headline(
+                    self.model,
+                    self.tokenizer,
+                    self.lengths,
+                    n=self.n,
+                    seed=self.seed,
+                    threshold=self.threshold,
+                    baseline=before,
+                    native_length=self.native_length,
+                )
+                profile = judge.measure_cost(
+                    self.model, self.lengths[-1:], repeats=TRIAL_REPEATS, seed=self.seed, recipe=str(recipe)
+                )
+        except judge.Pruned as pruned:
+            study.tell(asked, state=TrialState.PRUNED)
+            update: dict[str, object] = {"state": "pruned", "reason": pruned.reason}
+            trial = trial.model_copy(update={"result": pruned.result})
+        except FarspanError as error:
+            study.tell(asked, state=TrialState.FAIL)
+            update = {"state": "failed", "reason": str(error)}
+        else:
+            update = self._figures(result, profile, before)
+            trial = trial.model_copy(update={"result": result})
+            study.tell(
+                asked,
+                [
+                    float(str(update["effective_length"])),
+                    float(str(update["ttft_s"] or 0.0)),
+                    float(str(update["peak_memory_bytes"] or 0.0)),
+                ],
+            )
+        update["seconds"] = time.monotonic() - started
+        trial = trial.model_copy(update={"record": trial.record.model_copy(update=update)})
+        self.folder.save_trial(trial)
+        self.budget.save()
+        self.say(f"trial {trial.record.number}: {trial.record.recipe}: {trial.record.reason}")
+        return trial
+
+    def _prepare(self, proposal: Proposal, trial: Trial, fit_until: float) -> tuple[list[Lever], Trial]:
+        levers = proposal.levers()
+        if not proposal.fine_tune:
+            return levers, trial
+        material = Material(self.tokenizer, self.native_length, self.target_length, seed=self.seed)
+        started = time.monotonic()
+        with Recipe(levers)(self.model):
+            lever = FineTune(tokens=10**9, seed=self.seed)
+            fitted = lever.fit(
+                self.model,
+                material,
+                self.folder.weights_path(trial.record.number),
+                batch_tokens=material.batch_tokens,
+                deadline=fit_until,
+            )
+        self.say(f"fine-tuned on {fitted.tokens:,} tokens in {time.monotonic() - started:.0f} s")
+        done = trial.model_copy(
+            update={"weights": fitted.weights, "fit_seconds": time.monotonic() - started, "fit_tokens": fitted.tokens}
+        )
+        return [*levers, fitted], done
+
+    def _figures(self, result: TaskResult, profile: Profile, before: TaskResult) -> dict[str, object]:
+        ratio = judge.paired(before, result)
+        found = result.effective
+        point = profile.points[0]
+        kept = ratio.lo > 1.0
+        gain = judge.paired_score(before, result)
+        if kept:
+            reason = f"kept: {ratio.ratio:.2f} times the baseline [{ratio.lo:.2f}, {ratio.hi:.2f}]"
+        else:
+            reason = f"dropped: {ratio.ratio:.2f} times the baseline [{ratio.lo:.2f}, {ratio.hi:.2f}] includes 1"
+        return {
+            "state": "complete",
+            "effective_length": found.value,
+            "lo": found.lo,
+            "hi": found.hi,
+            "censoring": found.censoring,
+            "ratio_to_baseline": ratio.ratio,
+            "ratio_lo": ratio.lo,
+            "ratio_hi": ratio.hi,
+            "n": len(result.answers),
+            "length": point.length,
+            "ttft_s": point.ttft.median if point.ttft else None,
+            "peak_memory_bytes": point.memory.allocated_peak if point.memory else None,
+            "kept": kept,
+            "reason": f"{reason}, score {gain:+.2f} on average",
+        }
+
+    # -- explain -------------------------------------------------------------------------------------------------
+
+    def recipe_of(self, trial: Trial) -> Recipe:
+        """The recipe of a trial, with its learned weights."""
+        return Recipe([*proposal_of(trial).levers(), *fitted_levers(trial, self.seed)])
+
+    def _measure_winner(self, winner: Trial) -> Measured:
+        started = time.monotonic()
+        recipe = self.recipe_of(winner)
+        assert winner.result is not None
+        with recipe(self.model):
+            return self._complete(winner.result, recipe=winner.record.recipe, started=started)
+
+    def _ablate(self, winner: Trial, trials: list[Trial]) -> list[Ablated]:
+        levers = [lever for lever in self.recipe_of(winner) if isinstance(lever, Lever)]
+        if len(levers) < 2:
+            return []
+        rows = []
+        for index, lever in enumerate(levers):
+            rest = levers[:index] + levers[index + 1 :]
+            known = [t for t in trials if not t.weights and t.record.recipe == str(Recipe(rest)) and t.result]
+            if known:
+                rows.append(Ablated(lever.name, known[0].result, None))
+                continue
+            if self.budget.left < 3.0:
+                self.notes.append(f"the budget ended before the recipe without {lever.name} was measured")
+                continue
+            with Recipe(rest)(self.model):
+                result = judge.measure_headline(
+                    self.model, self.tokenizer, self.lengths, n=self.n, seed=self.seed, threshold=self.threshold
+                )
+            rows.append(Ablated(lever.name, result, None))
+        return rows
+
+
+def length_grid(native_length: int, target_length: int) -> list[int]:
+    """Half the native window, the window, and doublings of it up to the target."""
+    lengths = [max(1, native_length // 2), native_length]
+    while lengths[-1] * 2 < target_length:
+        lengths.append(lengths[-1] * 2)
+    return [*lengths, target_length]
+
+
+def proposal_of(trial: Trial) -> Proposal:
+    """The proposal a finished trial was made from."""
+    attention, _, setting = str(trial.params["attention"]).partition("/")
+    return Proposal(
+        positions=str(trial.params["positions"]),
+        factor=float(trial.params["factor"]),
+        attention=attention,
+        attention_setting=int(setting),
+        fine_tune=bool(trial.params["fine_tune"]),
+    )
+
+
+def fitted_levers(trial: Trial, seed: int) -> list[Lever]:
+    """The fine-tune of a trial, if it had one."""
+    if trial.weights is None:
+        return []
+    return [FineTune(tokens=max(1, trial.fit_tokens), seed=seed, weights=trial.weights)]
+
+
+def best_trial(trials: list[Trial]) -> Trial | None:
+    """The trial to keep: the longest effective length among those whose gain clears its interval.
+
+    Equal lengths go to the better mean score, then to the shorter time to first token.
+    """
+    kept = [trial for trial in trials if trial.record.kept and trial.result is not None]
+
+    def rank(trial: Trial) -> tuple[float, float, float]:
+        assert trial.result is not None
+        score = sum(answer.score for answer in trial.result.answers) / len(trial.result.answers)
+        return (trial.record.effective_length or 0.0, score, -(trial.record.ttft_s or 0.0))
+
+    return max(kept, key=rank, default=None)
+
+
+def in_words(value: float, censoring: str, lengths: list[int]) -> str:
+    """An effective length for people: "713 tokens", "fewer than 256 tokens", "at least 2,048 tokens"."""
+    if censoring == "left":
+        return f"fewer than {lengths[0]:,} tokens"
+    if censoring == "right":
+        return f"at least {lengths[-1]:,} tokens"
+    return f"{value:,.0f} tokens"
+
+
+__all__ = ["FINE_TUNE", "Ablated", "Outcome", "Tuner", "best_trial", "in_words", "length_grid"]
