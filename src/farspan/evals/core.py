@@ -22,6 +22,7 @@ class Probe(BaseModel):
 
     title : for people
     questions_per_context : questions that share a context; a local model reads the context once
+    share : part of the questions asked for that are really asked, where every one needs a context of its own
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class Probe(BaseModel):
     task: str
     knobs: Mapping[str, object] = {}
     questions_per_context: int = 1
+    share: float = 1.0
 
 
 PROBES: dict[str, Probe] = {
@@ -45,7 +47,7 @@ PROBES: dict[str, Probe] = {
             task="niah_multikey_1",
             questions_per_context=4,
         ),
-        Probe(name="variable_tracking", title="Variable tracking", family="ruler", task="vt"),
+        Probe(name="variable_tracking", title="Variable tracking", family="ruler", task="vt", share=0.25),
         Probe(
             name="two_hop_threads",
             title="Two-hop threads",

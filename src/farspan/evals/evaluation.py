@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -163,7 +164,7 @@ def loss_bins(logprobs: Sequence[Sequence[float]], edges: Sequence[int]) -> tupl
     A text's mean loss inside a bin is one observation; the interval is over texts.
     """
     bins = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         losses = [-float(np.mean(row[max(0, start - 1) : end - 1])) for row in logprobs if len(row) >= end - 1]
         if not losses:
             continue

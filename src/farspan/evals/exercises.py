@@ -60,7 +60,7 @@ class FamilyExercise:
         knobs: Mapping[str, object] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
-        self.generator = generator_class(family)(TokenCounter(tokenizer))  # type: ignore[call-arg]
+        self.generator = generator_class(family)(TokenCounter(tokenizer))
         self.task = task
         self.completion = completion
         self.fewest, self.most = questions
@@ -192,7 +192,7 @@ class WordCorpus:
             for word in (*words.nouns, *words.adjectives, *words.verbs)
         ]
         for family, tasks in self.families.items():
-            generator = generator_class(family)(str.split)  # type: ignore[call-arg]
+            generator = generator_class(family)(str.split)
             for task in tasks:
                 for index in range(self.samples):
                     sample = generator.sample(task, 400, index, derive_seed(TRAINING_SPLIT, "tokenizer"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from os.path import commonprefix
+from itertools import takewhile
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -165,7 +165,8 @@ def requests_of(
     shared = [0] * len(samples)
     for members in groups.values():
         if len(members) > 1:
-            common = len(commonprefix([ids[index] for index in members]))
+            rows = zip(*(ids[index] for index in members), strict=False)
+            common = sum(1 for _ in takewhile(lambda row: len(set(row)) == 1, rows))
             for index in members:
                 shared[index] = min(common, len(ids[index]) - 1)
     return [
@@ -216,7 +217,8 @@ def position_edges(longest: int) -> list[int]:
 
 
 def _rounded(n: int, probe: Probe) -> int:
-    return -(-n // probe.questions_per_context) * probe.questions_per_context
+    wanted = max(1, round(n * probe.share))
+    return -(-wanted // probe.questions_per_context) * probe.questions_per_context
 
 
 __all__ = ["DEFAULT_THRESHOLD", "evaluate", "position_edges", "requests_of", "run_probe", "text_loss"]

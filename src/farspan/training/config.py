@@ -28,7 +28,7 @@ class SourceConfig(_Settings):
 
     source: str
     settings: dict[str, object] = {}
-    loss_weight: float = Field(1.0, gt=0)
+    loss_weight: float = Field(default=1.0, gt=0)
 
 
 class Stage(_Settings):
@@ -37,7 +37,7 @@ class Stage(_Settings):
     tokens: int = Field(gt=0)
     lengths: dict[int, float]
     mix: dict[str, float]
-    shortest_document: int = Field(32, ge=2)
+    shortest_document: int = Field(default=32, ge=2)
 
     @model_validator(mode="after")
     def _positive(self) -> Stage:
@@ -52,7 +52,7 @@ class TokenizerConfig(_Settings):
     """A byte-level BPE tokenizer trained on the text of the named sources, or a folder to load one from."""
 
     path: str | None = None
-    vocab_size: int = Field(4096, ge=512)
+    vocab_size: int = Field(default=4096, ge=512)
     corpus: tuple[SourceConfig, ...] = ()
 
 
@@ -70,18 +70,18 @@ class TrainConfig(_Settings):
     tokenizer: TokenizerConfig
     sources: dict[str, SourceConfig]
     stages: tuple[Stage, ...] = Field(min_length=1)
-    batch_tokens: int = Field(4096, gt=0)
+    batch_tokens: int = Field(default=4096, gt=0)
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = Field(2e-3, gt=0)
-    muon_learning_rate: float = Field(2e-2, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup_steps: int = Field(100, ge=0)
-    decay_fraction: float = Field(0.3, ge=0, le=1)
-    max_grad_norm: float = Field(1.0, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    muon_learning_rate: float = Field(default=2e-2, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    decay_fraction: float = Field(default=0.3, ge=0, le=1)
+    max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    threads: int | None = Field(None, ge=1)
-    save_steps: int = Field(200, gt=0)
-    log_steps: int = Field(20, gt=0)
+    threads: int | None = Field(default=None, ge=1)
+    save_steps: int = Field(default=200, gt=0)
+    log_steps: int = Field(default=20, gt=0)
 
     @property
     def total_steps(self) -> int:

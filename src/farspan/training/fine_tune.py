@@ -48,10 +48,10 @@ class FineTune(Lever):
     slot: ClassVar[str] = "weights"
     weights_fields: ClassVar[tuple[str, ...]] = ("weights",)
 
-    tokens: int = Field(400_000, gt=0)
+    tokens: int = Field(default=400_000, gt=0)
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = Field(5e-4, gt=0)
-    muon_learning_rate: float = Field(5e-3, gt=0)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    muon_learning_rate: float = Field(default=5e-3, gt=0)
     seed: int = 0
     weights: str | None = None
 

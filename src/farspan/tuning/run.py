@@ -50,9 +50,7 @@ def tune(
     config = loaded.config.get_text_config()
     native = getattr(config, "max_position_embeddings", None)
     if not isinstance(native, int):
-        raise LeverNotApplicable(
-            f"{model} does not say how long its window is (max_position_embeddings), so it cannot be tuned"
-        )
+        raise LeverNotApplicable(f"{model} does not say how long its window is, so it cannot be stretched")
     target = target_length or native * (4 if budget_seconds < SHORT_BUDGET else 8)
     if target <= native:
         raise FarspanError(f"target length {target:,} is not above the native window of {native:,} tokens of {model}")
@@ -74,7 +72,9 @@ def tune(
         reasons = "; ".join(tuner.space.refused.values())
         raise LeverNotApplicable(f"{model} cannot be stretched: {reasons.split(';')[0]}")
     outcome = tuner.run()
-    command = f"farspan tune {shlex.quote(model)} --target-length {target} --budget {budget_seconds:g}s --seed {seed} --out {shlex.quote(str(out))}"
+    options = {"--target-length": target, "--budget": f"{budget_seconds:g}s", "--seed": seed, "--out": out}
+    typed = [str(part) for pair in options.items() for part in pair]
+    command = shlex.join(["farspan", "tune", model, *typed])
     record = deliver(
         outcome,
         tuner.recipe_of(outcome.winner) if outcome.winner is not None else None,

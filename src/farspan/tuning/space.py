@@ -20,14 +20,7 @@ FINE_TUNE = "fine-tune"
 
 # Levers that stretch the window, in the order in which they are first tried.
 POSITION_LEVERS = ("yarn", "ntk", "truncated-basis", "linear", "dynamic-ntk", "power-basis", "llama3")
-ATTENTION_LEVERS: dict[str, tuple[dict[str, object], ...]] = {
-    "pbs": (
-        {"threshold": 0.9, "block_size": 32, "segment_size": 64},
-        {"threshold": 0.98, "block_size": 32, "segment_size": 64},
-    ),
-    "sink-window": ({},),
-    "mean-pool": ({"threshold": 0.95, "block_size": 32},),
-}
+ATTENTION_LEVERS: dict[str, tuple[dict[str, object], ...]] = {}
 
 
 @dataclass(frozen=True)
