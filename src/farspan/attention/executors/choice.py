@@ -30,7 +30,6 @@ DENSITY = 0.25
 # before flex has been measured: a guess that makes it worth one try where much attention is computed
 FLEX_GUESS = 0.85
 COMPILE_GUESS = 15.0
-GPU_BREAK_EVEN = 8192
 
 
 def cache_folder() -> Path:
@@ -42,17 +41,24 @@ def cache_folder() -> Path:
 class Costs:
     """Measured costs of attention on this machine, for one dtype.
 
-    dense_cell, gather_cell, flex_cell : seconds per computed cell and head; flex_cell is None until measured and
-        infinite where it does not compile
+    dense_seconds, gather_seconds : seconds at each of `LENGTHS`, `gather` with `DENSITY` of the cells
+    dense_cell, gather_cell, flex_cell : seconds per computed cell and head at the longest; flex_cell is None until
+        measured and infinite where it does not compile
     compile_seconds : what compiling flex took, or a guess
-    break_even : shortest measured length at which `gather` at a quarter of the cells beats dense, in tokens
     """
 
+    dense_seconds: tuple[float, ...]
+    gather_seconds: tuple[float, ...]
     dense_cell: float
     gather_cell: float
     flex_cell: float | None
     compile_seconds: float
-    break_even: int
+
+    @property
+    def worthwhile_density(self) -> float:
+        """Share of the cells above which computing all of them is faster."""
+        best = min(self.gather_cell, self.flex_cell or self.gather_cell)
+        return min(max(self.dense_cell / best, 0.25), 0.95)
 
     @property
     def expected_flex_cell(self) -> float:
@@ -111,19 +117,44 @@ def machine_costs(dtype: torch.dtype) -> Costs:
 
 def measure(dtype: torch.dtype) -> Costs:
     """Time dense attention and `gather` over growing lengths, both sides in turn."""
-    break_even, dense_cell, gather_cell = 2 * LENGTHS[-1], 0.0, 0.0
+    dense, sparse, dense_cell, gather_cell = [], [], 0.0, 0.0
     for length in LENGTHS:
         query, key, value, plan = probe_problem(length, dtype)
-        dense, sparse = compare(
+        both = compare(
             partial(F.scaled_dot_product_attention, query, key, value, is_causal=True),
             partial(gather.attend, query, key, value, plan, query.shape[-1] ** -0.5, False),
         )
+        dense.append(both[0])
+        sparse.append(both[1])
         heads = query.shape[1] // plan.selections
-        dense_cell = dense / (heads * float(plan.causal_cells.sum()))
-        gather_cell = sparse / (heads * float(plan.kept_cells.sum()))
-        if sparse < dense:
-            break_even = min(break_even, length)
-    return Costs(dense_cell, gather_cell, None, COMPILE_GUESS, break_even)
+        dense_cell = both[0] / (heads * float(plan.causal_cells.sum()))
+        gather_cell = both[1] / (heads * float(plan.kept_cells.sum()))
+    return Costs(tuple(dense), tuple(sparse), dense_cell, gather_cell, None, COMPILE_GUESS)
+
+
+def break_even(name: str, select: Callable[[Tensor, Tensor], bool], dtype: torch.dtype) -> int:
+    """Length from which a method pays on this CPU, in tokens: measured once, then read from the cache folder.
+
+    name : what the measurement is kept under: the method and its settings
+    select : runs the method's selection on query and key [1, 4, length, 64]; whether it chose anything
+    """
+    file = _file_name(dtype, name)
+    kept = _read_json(file)
+    if isinstance(kept, dict) and isinstance(kept.get("min_length"), int):
+        return int(kept["min_length"])
+    costs = machine_costs(dtype)
+    found = 2 * LENGTHS[-1]
+    for length, dense, sparse in zip(LENGTHS, costs.dense_seconds, costs.gather_seconds, strict=True):
+        query, key, _, _ = probe_problem(length, dtype)
+        with torch.no_grad():
+            if not select(query, key):
+                continue
+            selecting, _ = compare(partial(select, query, key), lambda: None)
+        if selecting + sparse < dense:
+            found = length
+            break
+    _write_json(file, {"min_length": found, "for": name})
+    return found
 
 
 def measure_flex(dtype: torch.dtype) -> Costs:
@@ -196,7 +227,7 @@ def compare(first: Callable[[], object], second: Callable[[], object], repeats: 
 _known: dict[str, Costs] = {}
 
 
-def _file_name(dtype: torch.dtype) -> str:
+def _file_name(dtype: torch.dtype, *more: str) -> str:
     processor = torch.cpu.get_capabilities().get("cpu_name", "") if hasattr(torch.cpu, "get_capabilities") else ""
     machine = [
         platform.machine(),
@@ -206,24 +237,40 @@ def _file_name(dtype: torch.dtype) -> str:
         torch.__version__,
         str(torch.get_num_threads()),
         str(dtype),
+        *more,
     ]
     return f"attention-{hashlib.sha256('|'.join(machine).encode()).hexdigest()[:16]}.json"
 
 
 def _read(name: str) -> Costs | None:
+    kept = _read_json(name)
     try:
-        return Costs(**json.loads((cache_folder() / name).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        costs = Costs(**kept) if isinstance(kept, dict) else None
+    except TypeError:
         return None
+    if costs is None or len(costs.dense_seconds) != len(LENGTHS):
+        return None
+    return costs
 
 
 def _write(name: str, costs: Costs) -> None:
-    """Keep the costs; a folder that cannot be written only means measuring again next time."""
+    _write_json(name, asdict(costs))
+
+
+def _read_json(name: str) -> object:
+    try:
+        return json.loads((cache_folder() / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _write_json(name: str, content: dict[str, object]) -> None:
+    """Keep a measurement; a folder that cannot be written only means measuring again next time."""
     path = cache_folder() / name
     draft = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(asdict(costs), indent=2), encoding="utf-8")
+        draft.write_text(json.dumps(content, indent=2), encoding="utf-8")
         draft.replace(path)
     except OSError:
         return

@@ -1,0 +1,79 @@
+"""Scores of key blocks and choices by their mass, shared by selectors. Works on tensors, knows no plan and no model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def block_means(rows: Tensor, block_size: int, *, kv_start: Tensor | None = None) -> Tensor:
+    """Means of consecutive rows [B, H, L, D] -> float32 [B, H, ceil(L / block_size), D].
+
+    Short last blocks and rows before `kv_start` [B] are divided by their true number of rows; an empty block gives 0.
+    """
+    batch, heads, length, dim = rows.shape
+    blocks = -(-length // block_size)
+    valid = torch.ones(batch, length, dtype=torch.bool, device=rows.device)
+    if kv_start is not None:
+        valid = torch.arange(length, device=rows.device) >= kv_start[:, None].to(rows.device)
+    fill = blocks * block_size - length
+    valid = torch.nn.functional.pad(valid, (0, fill)).view(batch, 1, blocks, block_size, 1)
+    padded = torch.nn.functional.pad(rows.float(), (0, 0, 0, fill)).view(batch, heads, blocks, block_size, dim)
+    total: Tensor = (padded * valid).sum(3) if kv_start is not None else padded.sum(3)
+    return total / valid.sum(3).clamp(min=1)
+
+
+def block_scores(
+    query: Tensor,
+    key: Tensor,
+    *,
+    block_size: int,
+    allowed: Tensor,
+    scaling: float | None = None,
+    kv_start: Tensor | None = None,
+) -> Tensor:
+    """Estimated attention mass of each key block: softmax over mean-pooled queries and keys.
+
+    Parameters
+    ----------
+    query : Tensor [B, Hq, Lq, D]; key : Tensor [B, H, L, D], H dividing Hq, in the order the blocks are cut
+    allowed : Tensor bool [nQ, nK], blocks that take part
+    kv_start : Tensor int [B], keys before it are padding
+
+    A short last query block counts as filled up with zeros, as published: its scores are flatter, so it reads more.
+
+    Returns
+    -------
+    Tensor float32 [B, Hq, nQ, nK]; a row's allowed entries sum to 1, all others are 0.
+
+    Source: arXiv 2510.21270, section 3.3 (mean pooling as in MInference, arXiv 2407.02490).
+    """
+    keys = block_means(key, block_size, kv_start=kv_start).repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
+    rows = block_means(query, block_size)
+    if short := query.shape[2] % block_size:
+        rows[:, :, -1] *= short / block_size
+    scores = rows @ keys.transpose(-1, -2) * factor
+    return scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0).masked_fill(~allowed, 0.0)
+
+
+def group_means(scores: Tensor, heads: int) -> Tensor:
+    """Mean over the query heads of each group: [B, Hq, ...] -> [B, heads, ...]."""
+    return scores.reshape(scores.shape[0], heads, -1, *scores.shape[2:]).mean(2)
+
+
+def select_by_mass(scores: Tensor, threshold: float) -> Tensor:
+    """The fewest entries of each row whose sum reaches the threshold, the one that crosses it included.
+
+    scores : Tensor float [..., n], non-negative -> Tensor bool [..., n]; ties go to the lower index. Everything is
+    kept where the threshold is 1 or is not reached, so callers cut off entries that must not be read.
+
+    Source: arXiv 2510.21270, section 3.3.
+    """
+    if threshold >= 1.0:
+        return torch.ones_like(scores, dtype=torch.bool)
+    ordered, order = scores.sort(dim=-1, descending=True, stable=True)
+    mass = ordered.cumsum(-1)
+    before = torch.nn.functional.pad(mass[..., :-1], (1, 0))
+    kept = (before < threshold) | (mass[..., -1:] < threshold)
+    return torch.zeros_like(kept).scatter(-1, order, kept)

@@ -1,0 +1,147 @@
+"""What a switched-on lever keeps beside the attention modules: settings, counters, and nothing of the model itself.
+
+`report` reads it. One `LayerState` hangs on each attention module, one `SharedState` serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from farspan.attention.executors.choice import Chooser, break_even, machine_costs
+from farspan.attention.masks import PaddingMask
+from farspan.attention.selection import AttentionContext, Selection, stored
+
+if TYPE_CHECKING:
+    from farspan.attention.lever import AttentionLever
+
+ATTRIBUTE = "_farspan_attention"
+# on a GPU nothing is measured: sparse prefill starts to pay near these, a careful choice
+GPU_BREAK_EVEN = 8192
+GPU_WORTHWHILE = 0.8
+
+
+@dataclass
+class LayerStats:
+    """What one layer's attention did since the lever was switched on.
+
+    layer, method : index of the layer, name of the lever
+    Calls are counted by batch row, since every row is served by itself.
+
+    sparse : calls that read a selection
+    decode : calls with a single new token, left dense because the lever selects in prefill only
+    fallbacks : calls that fell back to dense attention, by reason
+    backends : sparse calls by executor
+    head_density : kept cells over causal cells of the sparse calls, one number per selection (head or KV head)
+    selection_seconds, execution_seconds : time spent choosing and computing in sparse calls (on a GPU: launching)
+    flops, dense_flops : floating-point operations of the sparse calls, selection included, and of dense attention
+    figures : averages of what the method reported per head
+    """
+
+    layer: int
+    method: str
+    sparse: int = 0
+    decode: int = 0
+    fallbacks: Counter[str] = field(default_factory=Counter)
+    backends: Counter[str] = field(default_factory=Counter)
+    head_density: list[float] = field(default_factory=list)
+    selection_seconds: float = 0.0
+    execution_seconds: float = 0.0
+    flops: float = 0.0
+    dense_flops: float = 0.0
+    figures: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> int:
+        """All calls of the layer's attention."""
+        return self.sparse + self.decode + self.fallbacks.total()
+
+    @property
+    def density(self) -> float:
+        """Mean of `head_density`; 1 where no call was sparse."""
+        return sum(self.head_density) / len(self.head_density) if self.head_density else 1.0
+
+
+@dataclass
+class SharedState:
+    """What all layers of a switched-on lever share: the choice of executors and the mask of the present forward."""
+
+    lever: AttentionLever
+    chooser: Chooser = field(default_factory=Chooser)
+    _padding: PaddingMask = field(default_factory=lambda: PaddingMask(None))
+    _min_length: dict[torch.dtype, int] = field(default_factory=dict)
+
+    def padding(self, mask: Tensor | None) -> PaddingMask:
+        """The mask of this forward, read once: every layer hands over the same tensor."""
+        if self._padding.mask is not mask:
+            self._padding = PaddingMask(mask)
+        return self._padding
+
+    def min_length(self, device: torch.device, dtype: torch.dtype) -> int:
+        """Keys from which the method is used: the setting, or the length measured on this machine."""
+        if self.lever.min_length is not None:
+            return self.lever.min_length
+        if device.type != "cpu":
+            return GPU_BREAK_EVEN
+        if dtype not in self._min_length:
+            settings = self.lever.model_dump_json(exclude={"backend", "min_length", "stage", "dense_layers", "strict"})
+            self._min_length[dtype] = break_even(f"{self.lever.name} {settings}", self._probe, dtype)
+        return self._min_length[dtype]
+
+    def worthwhile_density(self, device: torch.device, dtype: torch.dtype) -> float:
+        """Density above which dense attention is faster."""
+        return GPU_WORTHWHILE if device.type != "cpu" else machine_costs(dtype).worthwhile_density
+
+    def _probe(self, query: Tensor, key: Tensor) -> bool:
+        context = AttentionContext(0, query.shape[-1] ** -0.5, 0, "prefill", nn.Module(), PretrainedConfig())
+        selection = self.lever.select(query, key, context)
+        if selection is not None and selection.order is not None:
+            for _ in ("keys", "values"):
+                stored(key, selection.order)
+        return selection is not None
+
+
+@dataclass
+class LayerState:
+    """What hangs on an attention module: the shared state and the layer's counters."""
+
+    shared: SharedState
+    stats: LayerStats
+    _cells: tuple[Tensor, Tensor] | None = None
+    _sums: dict[str, tuple[Tensor, int]] = field(default_factory=dict)
+
+    def count(
+        self,
+        selection: Selection,
+        context: AttentionContext,
+        backend: str,
+        query: Tensor,
+        key: Tensor,
+        seconds: tuple[float, float],
+    ) -> None:
+        """Add one sparse call: what was selected, by which executor, and (selection, execution) seconds."""
+        stats, plan = self.stats, selection.plan
+        stats.sparse += 1
+        stats.backends[backend] += 1
+        stats.selection_seconds += seconds[0]
+        stats.execution_seconds += seconds[1]
+        kept, causal = plan.kept_cells.sum(0).cpu(), plan.causal_cells.sum(0).cpu()
+        per_cell = 4.0 * query.shape[-1] * query.shape[1] / plan.selections
+        stats.flops += per_cell * float(kept.sum()) + self.shared.lever.selection_flops(query, key)
+        stats.dense_flops += per_cell * float(causal.sum())
+        if self._cells is not None and self._cells[0].shape != kept.shape:
+            self._cells = (self._cells[0].sum()[None], self._cells[1].sum()[None])
+            kept, causal = kept.sum()[None], causal.sum()[None]
+        self._cells = (kept, causal) if self._cells is None else (self._cells[0] + kept, self._cells[1] + causal)
+        stats.head_density = (self._cells[0] / self._cells[1].clamp(min=1.0)).tolist()
+        for name, values in context.figures.items():
+            total, number = self._sums.get(name, (torch.zeros_like(values), 0))
+            if total.shape != values.shape:
+                total, number = torch.zeros_like(values), 0
+            self._sums[name] = (total + values, number + 1)
+            stats.figures[name] = ((total + values) / (number + 1)).tolist()
