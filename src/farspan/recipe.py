@@ -38,6 +38,9 @@ LEVERS: dict[str, str] = {
     "power-basis": "farspan.positions.power_basis:PowerBasis",
     "longrope": "farspan.positions.longrope:LongRope",
     "theta": "farspan.positions.theta:ThetaRebase",
+    "pbs": "farspan.attention.permuted_block_sparse:PermutedBlockSparse",
+    "sink-window": "farspan.attention.sink_window:SinkWindow",
+    "mean-pool": "farspan.attention.mean_pool:MeanPool",
     "fine-tune": "farspan.training.fine_tune:FineTune",
 }
 

@@ -119,18 +119,31 @@ class KeyValues:
 
     They hold several times more entries in a window than the tasks do, so the number of distractors of a longer
     context is nothing new to a model trained on them.
+
+    Parameters
+    ----------
+    questions : fewest and most questions on one record
+    layouts : forms of an entry, with `{key}` and `{value}`
+    keys, values : kinds of both: `words`, `noun`, `capitals`, `number`, `digits`, `hex`, `variable`
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, questions: Sequence[int] = (3, 12)) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        questions: Sequence[int] = (3, 12),
+        layouts: Sequence[str] = LAYOUTS,
+        keys: Sequence[str] = ("words", "words", "noun", "capitals", "number", "hex", "variable"),
+        values: Sequence[str] = ("number", "number", "digits", "noun", "hex", "words"),
+    ) -> None:
         self.tokenizer = tokenizer
+        self.layouts, self.keys, self.values = tuple(layouts), tuple(keys), tuple(values)
         self.words = load_language("en")
         self.fewest, self.most = questions
 
     def document(self, rng: random.Random, length: int) -> Document:
         """As many entries as fit beside the questions; in a third of documents only a few."""
-        key_kind = rng.choice(("words", "words", "noun", "capitals", "number", "hex", "variable"))
-        value_kind = rng.choice(("number", "digits", "noun", "hex", "number", "words"))
-        layout = rng.choice(LAYOUTS)
+        key_kind, value_kind = rng.choice(self.keys), rng.choice(self.values)
+        layout = rng.choice(self.layouts)
         keys = list(dict.fromkeys(self._token(key_kind, rng) for _ in range(max(4, min(length // 4, 400)))))
         cue = layout[: layout.index("{value}")]
         asked = [cue.format(key=key).rstrip(" ") for key in keys]

@@ -103,6 +103,8 @@ class FineTune(Lever):
                 )
                 trainer.train()
                 done = trainer.state.global_step
+                # Preparing a model wraps its forward in autocast; the model must come back without that.
+                trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
             learned = {
                 name: tensor.detach().clone().contiguous()
                 for name, tensor in _once(model.state_dict()).items()

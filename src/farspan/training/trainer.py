@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import nn
 from torch.utils.data import IterableDataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from farspan.training.loss import linear_cross_entropy_sum
 from farspan.training.optimizers import MuonWithAdamW
@@ -38,6 +38,11 @@ class LongTrainer(Trainer):
     The loss is the weighted mean over supervised tokens: their hidden states are selected before the output head, so
     the memory of logits does not grow with the context.
     """
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.model_accepts_loss_kwargs = False  # the loss is a mean already
+        self.remove_callback(PrinterCallback)
 
     def compute_loss(
         self,

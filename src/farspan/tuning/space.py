@@ -20,7 +20,11 @@ FINE_TUNE = "fine-tune"
 
 # Levers that stretch the window, in the order in which they are first tried.
 POSITION_LEVERS = ("yarn", "ntk", "truncated-basis", "linear", "dynamic-ntk", "power-basis", "llama3")
-ATTENTION_LEVERS: dict[str, tuple[dict[str, object], ...]] = {}
+ATTENTION_LEVERS: dict[str, tuple[dict[str, object], ...]] = {
+    "pbs": ({"threshold": 0.9, "block_size": 64, "segment_size": 128},),
+    "sink-window": ({},),
+    "mean-pool": ({"block_size": 64},),
+}
 
 
 @dataclass(frozen=True)

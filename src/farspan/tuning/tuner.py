@@ -29,8 +29,9 @@ from farspan.tuning.space import FINE_TUNE, NONE, Proposal, Space
 QUESTIONS = 8
 MOST_CONTEXTS = 6
 TRIAL_REPEATS = 2
-FULL_REPEATS = 3
-TEXTS = 12
+FULL_REPEATS = 2
+TEXTS = 6
+LONG_BUDGET = 300.0
 FIT_SHARE = 0.45
 SHORTEST_FIT = 8.0
 LATE_FITS = 3
@@ -99,6 +100,7 @@ class Tuner:
         self.space = Space(model.config, native_length, target_length, only=levers)
         self.notes: list[str] = []
         self.n = QUESTIONS * MOST_CONTEXTS
+        self.scale = 1 if budget.seconds <= LONG_BUDGET else 3
 
     def run(self) -> Outcome:
         """Measure, search, explain."""
@@ -153,8 +155,8 @@ class Tuner:
             self.tokenizer,
             self.lengths,
             headline,
-            n=max(QUESTIONS, self.n // 2),
-            texts=TEXTS,
+            n=QUESTIONS * self.scale,
+            texts=TEXTS * self.scale,
             seed=self.seed,
             threshold=self.threshold,
             recipe=recipe,
@@ -183,7 +185,7 @@ class Tuner:
                 break
             if proposal.name in done or any(t.record.recipe.startswith(proposal.name) for t in trials):
                 continue
-            share = 1.0 if self.budget.seconds <= 300 else FIT_SHARE
+            share = 1.0 if self.budget.seconds <= LONG_BUDGET else FIT_SHARE
             seconds = spare * share - self._trial_seconds(trials)
             if seconds < SHORTEST_FIT:
                 break
@@ -209,7 +211,6 @@ class Tuner:
             sampler=optuna.samplers.TPESampler(seed=self.seed, n_startup_trials=8),
             load_if_exists=True,
         )
-        study.set_metric_names(["effective_length", "ttft_s", "peak_memory_bytes"])
         for interrupted in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(interrupted.number, state=TrialState.FAIL)
         return study

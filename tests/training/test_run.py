@@ -1,0 +1,60 @@
+"""A whole run from its settings: a killed run that resumes ends with the weights of one that was never interrupted."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from farspan.training import TrainConfig, TrainConfigError, train
+
+TEXT = "the cat sat on the mat and looked at the moon. " * 40
+
+
+def settings(folder, tokens):
+    source = {"source": "farspan.training.data.text:TextFiles", "settings": {"folder": str(folder)}}
+    return TrainConfig.model_validate(
+        {
+            "name": "toy",
+            "model": {
+                "model_type": "llama",
+                "hidden_size": 32,
+                "intermediate_size": 32,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "tie_word_embeddings": True,
+            },
+            "tokenizer": {"vocab_size": 512, "corpus": [source]},
+            "sources": {"text": source},
+            "stages": [{"tokens": tokens, "lengths": {32: 1}, "mix": {"text": 1}, "shortest_document": 8}],
+            "batch_tokens": 128,
+            "precision": "fp32",
+            "decay_fraction": 0,
+            "save_steps": 4,
+            "log_steps": 2,
+            "warmup_steps": 1,
+        }
+    )
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for index in range(3):
+        (texts / f"{index}.txt").write_text(TEXT * (index + 1))
+    whole = train(settings(texts, 128 * 8), tmp_path / "whole")
+    train(settings(texts, 128 * 4), tmp_path / "halves")
+    resumed = train(settings(texts, 128 * 8), tmp_path / "halves")
+    first, second = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    log = [json.loads(line) for line in (tmp_path / "halves" / "train_log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [2, 4, 6, 8]
+    assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_bad_files_give_one_line(tmp_path):
+    with pytest.raises(TrainConfigError, match="cannot read training file"):
+        TrainConfig.from_yaml(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("name: x\n")
+    with pytest.raises(TrainConfigError, match="model: Field required"):
+        TrainConfig.from_yaml(tmp_path / "bad.yaml")
