@@ -14,7 +14,15 @@ from typing import cast
 import torch
 from torch import nn
 from torch.utils.data import IterableDataset
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from farspan.training.loss import linear_cross_entropy_sum
 from farspan.training.optimizers import MuonWithAdamW
