@@ -233,7 +233,7 @@ class Tuner:
             single = str(trial.params["attention"]).startswith(NONE) and not trial.params["fine_tune"]
             if name != NONE and single and trial.result is not None and trial.params["factor"] == self.space.full:
                 mean = sum(a.score for a in trial.result.answers) / len(trial.result.answers)
-                scores[name] = max(scores.get(name, (0.0, 0.0)), (trial.record.effective_length or 0.0, mean))
+                scores[name] = max(scores.get(name, (0.0, 0.0)), (mean, trial.record.effective_length or 0.0))
         # A basis without a length-following rule trains best; ties go to the order of the table.
         order = sorted(
             (name for name in self.space.positions if name != "dynamic-ntk"),
