@@ -172,7 +172,7 @@ def _obstacle(
         return "cross attention"
     if padding.spans is None:
         return "padding with holes"
-    if keys < shared.min_length(query.device, query.dtype):
+    if shared.too_short(keys, query):
         return BELOW_BREAK_EVEN
     block = getattr(shared.lever, "block_size", 1)
     if shared.lever.min_length is None and 1 < queries < block:
@@ -221,7 +221,7 @@ def _sparse(
     """Sparse attention [1, Hq, Lq, Dv] of one row, or the reason why it should be dense."""
     shared, queries, keys = state.shared, query.shape[2], key.shape[2]
     lever = shared.lever
-    if keys < shared.min_length(query.device, query.dtype):
+    if shared.too_short(keys, query):
         return BELOW_BREAK_EVEN
     context = AttentionContext(
         layer_idx=state.stats.layer,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from farspan.attention.executors.choice import Chooser, break_even, machine_costs
+from farspan.attention.executors.choice import LENGTHS, Chooser, break_even, machine_costs
 from farspan.attention.masks import PaddingMask
 from farspan.attention.selection import AttentionContext, Selection, stored
 
@@ -82,12 +82,16 @@ class SharedState:
             self._padding = PaddingMask(mask)
         return self._padding
 
-    def min_length(self, device: torch.device, dtype: torch.dtype) -> int:
-        """Keys from which the method is used: the setting, or the length measured on this machine."""
+    def too_short(self, keys: int, query: Tensor) -> bool:
+        """Whether a method does not pay at this number of keys; measured on this machine unless the lever says."""
         if self.lever.min_length is not None:
-            return self.lever.min_length
-        if device.type != "cpu":
-            return GPU_BREAK_EVEN
+            return keys < self.lever.min_length
+        if query.device.type != "cpu":
+            return keys < GPU_BREAK_EVEN
+        # shorter than every measured length: no need to measure
+        return keys < LENGTHS[0] or keys < self._measured(query.dtype)
+
+    def _measured(self, dtype: torch.dtype) -> int:
         if dtype not in self._min_length:
             settings = self.lever.model_dump_json(exclude={"backend", "min_length", "stage", "dense_layers", "strict"})
             self._min_length[dtype] = break_even(f"{self.lever.name} {settings}", self._probe, dtype)

@@ -30,6 +30,7 @@ DENSITY = 0.25
 # before flex has been measured: a guess that makes it worth one try where much attention is computed
 FLEX_GUESS = 0.85
 COMPILE_GUESS = 15.0
+CELLS_WORTH_MEASURING = 1e9  # some seconds of attention; less is not worth a second of measuring
 
 
 def cache_folder() -> Path:
@@ -68,13 +69,15 @@ class Costs:
 
 @dataclass
 class Chooser:
-    """Chooses executors for the calls of one switched-on lever, and remembers what waiting for flex has cost.
+    """Chooses executors for the calls of one switched-on lever, and counts the cells computed so far.
 
     flex is compiled once the time it would have saved so far exceeds what compiling costs; so at most twice the best
     possible time is ever spent.
+
+    cells : computed cells by dtype; ready : dtypes for which flex has proved worth compiling
     """
 
-    missed: dict[str, float] = field(default_factory=dict)
+    cells: dict[str, float] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
 
     def choose(self, query: Tensor, key: Tensor, plan: BlockPlan, *, need_lse: bool, need_grad: bool) -> str:
@@ -87,20 +90,21 @@ class Chooser:
         if refused is not None:
             return "gather"
         name = str(query.dtype)
-        costs = machine_costs(query.dtype)
-        gain = costs.gather_cell - costs.expected_flex_cell
-        if gain <= 0:
-            return "gather"
         if name in self.ready:
             return "flex"
-        heads = query.shape[1] // plan.selections
-        self.missed[name] = self.missed.get(name, 0.0) + gain * heads * float(plan.kept_cells.sum())
-        if self.missed[name] < costs.compile_seconds:
+        cells = query.shape[1] // plan.selections * float(plan.kept_cells.sum())
+        self.cells[name] = self.cells.get(name, 0.0) + cells
+        if self.cells[name] < CELLS_WORTH_MEASURING:
+            return "gather"
+        costs = machine_costs(query.dtype)
+        if (costs.gather_cell - costs.expected_flex_cell) * self.cells[name] < costs.compile_seconds:
             return "gather"
         if costs.flex_cell is None:
             costs = measure_flex(query.dtype)
+        if costs.expected_flex_cell >= costs.gather_cell:
+            return "gather"
         self.ready.add(name)
-        return "flex" if costs.expected_flex_cell < costs.gather_cell else "gather"
+        return "flex"
 
 
 def machine_costs(dtype: torch.dtype) -> Costs:
