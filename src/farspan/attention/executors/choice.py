@@ -248,13 +248,13 @@ def _file_name(dtype: torch.dtype, *more: str) -> str:
 
 def _read(name: str) -> Costs | None:
     kept = _read_json(name)
+    if not isinstance(kept, dict):
+        return None
     try:
-        costs = Costs(**kept) if isinstance(kept, dict) else None
+        costs = Costs(**{key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()})
     except TypeError:
         return None
-    if costs is None or len(costs.dense_seconds) != len(LENGTHS):
-        return None
-    return costs
+    return costs if len(costs.dense_seconds) == len(costs.gather_seconds) == len(LENGTHS) else None
 
 
 def _write(name: str, costs: Costs) -> None:

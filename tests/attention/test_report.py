@@ -1,0 +1,39 @@
+"""How much of the true attention a plan holds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from farspan.attention import BlockPlan, coverage
+from tests.attention.plans import full_plan, random_inputs, random_keep
+
+
+def test_everything_kept_covers_everything() -> None:
+    query, key, _ = random_inputs(2, 4, 2, 50, 70, 16)
+    torch.testing.assert_close(coverage(query, key, full_plan(query, key)), torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("reordered", [False, True])
+def test_coverage_is_the_kept_share_of_the_softmax(reordered: bool) -> None:
+    query, key, _ = random_inputs(1, 4, 2, 50, 70, 16)
+    order = torch.rand(1, 2, 70, generator=torch.Generator().manual_seed(0)).argsort(-1) if reordered else None
+    keep = random_keep(1, 2, 50, 70, 16, 16, share=0.5)
+    plan = BlockPlan.from_block_mask(keep, q_len=50, kv_len=70, block_q=16, block_k=16, kv_pos=order, allow_empty=True)
+    everything = BlockPlan.from_block_mask(
+        torch.ones_like(keep), q_len=50, kv_len=70, block_q=16, block_k=16, kv_pos=order
+    )
+    scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2) / 4
+    reachable, kept = (x.to_token_mask().repeat_interleave(2, 1) for x in (everything, plan))
+    mass = scores.masked_fill(~reachable, -torch.inf).softmax(-1)
+    expected = (mass * kept).sum(-1).mean(-1)
+    torch.testing.assert_close(coverage(query, key, plan, rows=50), expected)
+
+
+def test_sampled_rows_are_fixed_by_the_seed() -> None:
+    query, key, _ = random_inputs(1, 2, 2, 200, 200, 16)
+    keep = random_keep(1, 1, 200, 200, 16, 16, share=0.5)
+    plan = BlockPlan.from_block_mask(keep, q_len=200, kv_len=200, block_q=16, block_k=16, allow_empty=True)
+    first, second = (coverage(query, key, plan, rows=20, seed=1) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, coverage(query, key, plan, rows=20, seed=2))
