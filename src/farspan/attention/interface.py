@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from farspan.attention.executors import execute
@@ -223,13 +223,14 @@ def _sparse(
     lever = shared.lever
     if shared.too_short(keys, query):
         return BELOW_BREAK_EVEN
+    config = getattr(module, "config", None)
     context = AttentionContext(
         layer_idx=state.stats.layer,
         scaling=scaling,
         q_offset=keys - queries,
         stage="prefill" if queries == keys else "decode" if queries == 1 else "chunk",
         module=module,
-        config=module.config,  # type: ignore[arg-type]
+        config=config if isinstance(config, PretrainedConfig) else PretrainedConfig(),
     )
     began = time.perf_counter()
     with torch.no_grad():

@@ -113,15 +113,19 @@ def key_permutation(
     index = torch.arange(length, device=key.device).expand(batch, heads, length)
     if sorted_length == 0:
         return index.clone()
-    keys = key[:, :, :sorted_length].repeat_interleave(heads // kv_heads, dim=1)
-    scores = (last @ keys.transpose(-1, -2)).float() * (dim**-0.5 if scaling is None else scaling)
-    padding = None
-    if kv_start is not None:
-        padding = (index[..., :sorted_length] < kv_start[:, None, None].to(key.device))[:, :, None]
-        scores = scores.masked_fill(padding, -torch.inf)
-    importance = scores.softmax(-1).mean(2)
+    last = last * (dim**-0.5 if scaling is None else scaling)
+    padding = None if kv_start is None else index[:, 0, :sorted_length] < kv_start[:, None].to(key.device)
+    importance = torch.empty(batch, heads, sorted_length, device=key.device)
+    # head by head: the scores of one fit a cache, those of all would be written to memory and read back twice
+    for head in range(heads):
+        keys = key[:, head * kv_heads // heads, :sorted_length]
+        scores = (last[:, head] @ keys.transpose(-1, -2)).float()
+        if padding is not None:
+            scores.masked_fill_(padding[:, None], -torch.inf)
+        torch.softmax(scores, -1, out=scores)
+        importance[:, head] = scores.mean(1)
     if padding is not None:
-        importance = importance.masked_fill(padding[:, :, 0], -torch.inf)
+        importance.masked_fill_(padding[:, None], -torch.inf)
     segments = importance.reshape(batch, heads, -1, segment_size)
     inside = segments.argsort(dim=-1, descending=True, stable=True)
     start = torch.arange(0, sorted_length, segment_size, device=key.device)[:, None]
@@ -197,10 +201,10 @@ def permuted_selection(
         per_query_head=per_query_head,
     )
 
-    def choose(some_order: Tensor) -> tuple[Tensor, Tensor]:
+    def choose(some_order: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         keep, around, _ = permuted_blocks(
             query,
-            stored(key, some_order),
+            keys,
             some_order,
             block_size=block_size,
             segment_size=segment_size,
@@ -210,10 +214,11 @@ def permuted_selection(
         )
         return keep, around
 
-    keep, around = choose(order)
+    keep, around = choose(order, stored(key, order))
     if opt_out is not None:
         unsorted = torch.arange(length, device=key.device).expand_as(order)
-        plain, _ = choose(unsorted)
+        spread = order.shape[1] // key.shape[1]
+        plain, _ = choose(unsorted, key if spread == 1 else key.repeat_interleave(spread, dim=1))
         sorted_blocks, plain_blocks = (x.sum((0, 2, 3)) for x in (keep, plain))
         if context is not None:
             context.record("blocks_without_permutation", plain_blocks / sorted_blocks.clamp(min=1))

@@ -24,8 +24,8 @@ class SinkWindow(AttentionLever):
 
     name: ClassVar[str] = "sink-window"
 
-    block_size: BlockSize = 64
-    sinks: Annotated[int, Field(ge=0)] = 64
+    block_size: BlockSize = 128
+    sinks: Annotated[int, Field(ge=0)] = 128
     window: Annotated[int, Field(ge=1)] = 1024
 
     def select(self, query: Tensor, key: Tensor, context: AttentionContext) -> Selection | None:

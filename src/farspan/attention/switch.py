@@ -59,6 +59,11 @@ class Switch:
 
     def off(self) -> None:
         """Put everything back as `on` found it."""
+        known = {id(module) for module, _ in self._states}
+        for module in self._model.modules():
+            # attention without a layer index got its state on its first call
+            if ATTRIBUTE in vars(module) and id(module) not in known:
+                delattr(module, ATTRIBUTE)
         for module, state in reversed(self._states):
             _restore(module, ATTRIBUTE, state)
         for config, implementation, settings in reversed(self._configs):

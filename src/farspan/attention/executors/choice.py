@@ -20,6 +20,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from farspan.attention.executors import flex, gather
@@ -248,11 +249,9 @@ def _file_name(dtype: torch.dtype, *more: str) -> str:
 
 def _read(name: str) -> Costs | None:
     kept = _read_json(name)
-    if not isinstance(kept, dict):
-        return None
     try:
-        costs = Costs(**{key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()})
-    except TypeError:
+        costs = TypeAdapter(Costs).validate_python(kept)
+    except ValidationError:
         return None
     return costs if len(costs.dense_seconds) == len(costs.gather_seconds) == len(LENGTHS) else None
 
