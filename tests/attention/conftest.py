@@ -62,6 +62,25 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
         },
     ),
     "phi3": ("Phi3", {"sliding_window": None}),
+    # keys wider than values
+    "deepseek-v3": (
+        "DeepseekV3",
+        {
+            "head_dim": 8,
+            "num_key_value_heads": 4,
+            "q_lora_rank": 32,
+            "kv_lora_rank": 32,
+            "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 16,
+            "v_head_dim": 16,
+            "n_routed_experts": 4,
+            "n_group": 1,
+            "topk_group": 1,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "first_k_dense_replace": 1,
+        },
+    ),
 }
 
 
