@@ -5,19 +5,29 @@ import subprocess
 import sys
 import time
 
+import optuna
 import pytest
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from farspan.errors import FarspanError
 from farspan.report import RunRecord
 from farspan.tuning import tune
-from farspan.tuning.tuner import best_trial, length_grid
+from farspan.tuning.outcome import best_trial, length_grid
+from farspan.tuning.space import Space
 
 
 def test_length_grid_doubles_up_to_the_target():
     assert length_grid(512, 2048) == [256, 512, 1024, 2048]
     assert length_grid(512, 3000) == [256, 512, 1024, 2048, 3000]
     assert best_trial([]) is None
+
+
+def test_a_target_below_twice_the_window_can_be_proposed(tmp_path):
+    space = Space(LlamaConfig(max_position_embeddings=1024), 1024, 1536)
+    study = optuna.create_study(directions=["maximize"])
+    for proposal in space.opening():
+        study.enqueue_trial(proposal.params())
+        assert space.suggest(study.ask()) == proposal
 
 
 @pytest.mark.slow
@@ -51,11 +61,18 @@ def test_a_killed_run_keeps_its_trials(random_checkpoint, tmp_path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "trials").glob("*.json")}
     assert before
     assert not (tmp_path / "run.json").exists()
+    # A kill between queueing a trial and taking it leaves it in the queue.
+    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    study.enqueue_trial({"positions": "linear", "factor": 2.0, "attention": "none/0", "fine_tune": False})
     subprocess.run(command, check=True, capture_output=True)
     after = {path.name: path.read_bytes() for path in (tmp_path / "trials").glob("*.json")}
     assert before.items() <= after.items()
     recipes = [trial.recipe for trial in RunRecord.load(tmp_path).trials]
     assert len(set(recipes)) == len(recipes)
+    for trial in RunRecord.load(tmp_path).trials:
+        stored = [t.params for t in study.get_trials() if t.number == trial.number]
+        if trial.levers:
+            assert stored[0]["positions"] == trial.levers[0]
 
 
 def test_refusals_are_one_line(random_checkpoint, tmp_path):

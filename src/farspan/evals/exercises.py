@@ -211,7 +211,3 @@ class WordCorpus:
                     sample = generator.sample(task, 400, index, derive_seed(TRAINING_SPLIT, "tokenizer"))
                     texts.append(sample.text + sample.question + sample.answer_prefix)
         return texts
-
-    def document(self, rng: random.Random, length: int) -> Document:
-        """It makes no documents."""
-        raise TypeError("WordCorpus is a corpus for tokenizers, not a source of documents")

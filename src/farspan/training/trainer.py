@@ -89,7 +89,7 @@ class LongTrainer(Trainer):
 
 
 class Deadline(TrainerCallback):
-    """Ends training at a moment of `time.monotonic()`, and decays the learning rate towards it."""
+    """Ends training at a moment of `time.monotonic()`."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline

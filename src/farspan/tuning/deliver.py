@@ -22,7 +22,7 @@ from farspan.evals.evaluation import TaskResult
 from farspan.evals.inspect_log import write_inspect_log
 from farspan.models import load
 from farspan.profiling import Profile
-from farspan.recipe import Recipe
+from farspan.recipe import Recipe, lever_class
 from farspan.report import build_report
 from farspan.report.record import (
     AblationRow,
@@ -39,7 +39,7 @@ from farspan.report.record import (
 )
 from farspan.tuning import judge
 from farspan.tuning.folder import Measured, Trial
-from farspan.tuning.tuner import Ablated, Outcome, in_words
+from farspan.tuning.outcome import Ablated, Outcome, in_words
 
 PACKAGES = ("torch", "transformers", "tokenizers", "inspect-ai", "optuna", "numpy")
 PERSPECTIVES = {"positions": "Architecture", "attention": "Architecture", "weights": "Training"}
@@ -159,7 +159,8 @@ def verdict(outcome: Outcome, name: str, native_length: int) -> str:
     result = outcome.winner.result
     ratio = judge.paired(before, result)
     after = in_words(result.effective.value, result.effective.censoring, outcome.lengths)
-    least = "at least " if "right" in (result.effective.censoring,) or before.effective.censoring == "left" else ""
+    bounded = result.effective.censoring == "right" or before.effective.censoring == "left"
+    least = "at least " if bounded else ""
     carried = outcome.winner.record.levers
     who = carried[0] if len(carried) == 1 else f"{', '.join(carried[:-1])} with {carried[-1]}"
     return (
@@ -244,20 +245,15 @@ def _ablation(outcome: Outcome) -> list[AblationRow]:
     winner = outcome.winner
     if winner is None or winner.result is None:
         return []
-    slots = {"fine-tune": "weights"}
-    rows = [_ablation_row(outcome, winner, winner.result, part, slots) for part in outcome.ablated]
+    rows = [_ablation_row(outcome, winner, winner.result, part) for part in outcome.ablated]
     if not rows and len(winner.record.levers) == 1:
         alone = Ablated(winner.record.levers[0], outcome.baseline.evaluation.headline, outcome.baseline.profile)
-        rows = [_ablation_row(outcome, winner, winner.result, alone, slots)]
+        rows = [_ablation_row(outcome, winner, winner.result, alone)]
     return rows
 
 
-def _ablation_row(
-    outcome: Outcome, winner: Trial, result: TaskResult, part: Ablated, slots: dict[str, str]
-) -> AblationRow:
-    from farspan.recipe import lever_class
-
-    slot = slots.get(part.lever) or lever_class(part.lever).slot
+def _ablation_row(outcome: Outcome, winner: Trial, result: TaskResult, part: Ablated) -> AblationRow:
+    slot = lever_class(part.lever).slot
     fit = winner.fit_seconds if part.lever == "fine-tune" else 0.0
     if part.result is None:
         return AblationRow(lever=part.lever, fit_seconds=fit, perspective=PERSPECTIVES.get(slot), note="not measured")

@@ -89,7 +89,7 @@ class Space:
         self.refused: dict[str, str] = {}
         added = [name for name in only if lever_class(name).slot == "positions" and name not in POSITION_LEVERS]
         full = target_length / native_length
-        self.factors = sorted({factor for factor in (2.0, full / 2, full, 2 * full) if factor >= 2.0})
+        self.factors = sorted({full, *(factor for factor in (2.0, full / 2, 2 * full) if factor >= 2.0)})
         self.full = full
         self.fine_tune = not only or FINE_TUNE in only
         self.positions = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import optuna
 from optuna.trial import TrialState
@@ -24,7 +23,8 @@ from farspan.tuning import judge
 from farspan.tuning.budget import Budget
 from farspan.tuning.folder import Measured, RunFolder, Trial
 from farspan.tuning.material import Material
-from farspan.tuning.space import FINE_TUNE, NONE, Proposal, Space
+from farspan.tuning.outcome import Ablated, Outcome, best_trial, fitted_levers, in_words, length_grid, proposal_of
+from farspan.tuning.space import NONE, Proposal, Space
 
 QUESTIONS = 8
 MOST_CONTEXTS = 6
@@ -34,32 +34,9 @@ TEXTS = 6
 LONG_BUDGET = 300.0
 FIT_SHARE = 0.45
 SHORTEST_FIT = 8.0
-LATE_FITS = 3
+MOST_FITS = 4
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Ablated:
-    """The winner without one lever: what it then reads and costs."""
-
-    lever: str
-    result: TaskResult | None
-    profile: Profile | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Everything a run found."""
-
-    lengths: list[int]
-    baseline: Measured
-    trials: list[Trial]
-    winner: Trial | None
-    best: Measured | None
-    ablated: list[Ablated]
-    refused: dict[str, str]
-    notes: list[str]
 
 
 class Tuner:
@@ -136,8 +113,7 @@ class Tuner:
         return measured
 
     def _questions(self) -> int:
-        """Questions a length, so that a dozen trials take about a third of the budget."""
-        started = time.monotonic()
+        """Questions a length, so that a dozen trials take about a third of the budget; the first call only warms up."""
         judge.measure_headline(
             self.model, self.tokenizer, self.lengths[:1], n=QUESTIONS, seed=self.seed + 1, threshold=self.threshold
         )
@@ -177,19 +153,19 @@ class Tuner:
             if self.budget.left < reserve + 2 * SHORTEST_FIT:
                 self.notes.append("the budget ended before every lever was tried once")
                 break
-            trials.append(self._trial(study, proposal, baseline, reserve, fit_until=0.0))
+            trials.append(self._trial(study, proposal, baseline, fit_until=0.0))
         fits = 0
         for proposal in self._fits(trials):
             spare = self.budget.left - reserve
-            if spare < SHORTEST_FIT or fits > LATE_FITS:
+            if spare < SHORTEST_FIT or fits >= MOST_FITS:
                 break
-            if proposal.name in done or any(t.record.recipe.startswith(proposal.name) for t in trials):
+            if proposal.name in done:
                 continue
             share = 1.0 if self.budget.seconds <= LONG_BUDGET else FIT_SHARE
             seconds = spare * share - self._trial_seconds(trials)
             if seconds < SHORTEST_FIT:
                 break
-            trials.append(self._trial(study, proposal, baseline, reserve, fit_until=time.monotonic() + seconds))
+            trials.append(self._trial(study, proposal, baseline, fit_until=time.monotonic() + seconds))
             fits += 1
         while self.budget.left > reserve + 1.5 * self._trial_seconds(trials) and len(trials) < 60:
             asked = study.ask()
@@ -199,7 +175,7 @@ class Tuner:
                 if sum(t.state == TrialState.FAIL for t in study.trials) > 200:
                     break
                 continue
-            trials.append(self._trial(study, proposal, baseline, reserve, fit_until=0.0, asked=asked))
+            trials.append(self._trial(study, proposal, baseline, fit_until=0.0, asked=asked))
         return trials
 
     def _study(self) -> optuna.Study:
@@ -247,15 +223,12 @@ class Tuner:
         study: optuna.Study,
         proposal: Proposal,
         baseline: Measured,
-        reserve: float,
         *,
         fit_until: float,
         asked: optuna.Trial | None = None,
     ) -> Trial:
         if asked is None:
-            study.enqueue_trial(proposal.params())
-            asked = study.ask()
-            self.space.suggest(asked)
+            asked = self._enqueued(study, proposal)
         started = time.monotonic()
         params = {key: value for key, value in proposal.params().items() if isinstance(value, str | float | bool)}
         record = TrialRecord(number=asked.number, recipe=proposal.name, levers=proposal.lever_names, state="failed")
@@ -302,6 +275,15 @@ class Tuner:
         self.budget.save()
         self.say(f"trial {trial.record.number}: {trial.record.recipe}: {trial.record.reason}")
         return trial
+
+    def _enqueued(self, study: optuna.Study, proposal: Proposal) -> optuna.Trial:
+        """The proposal as a trial of the study; what a killed run left in the queue before it is given up."""
+        study.enqueue_trial(proposal.params())
+        asked = study.ask()
+        while self.space.suggest(asked) != proposal:
+            study.tell(asked, state=TrialState.FAIL)
+            asked = study.ask()
+        return asked
 
     def _prepare(self, proposal: Proposal, trial: Trial, fit_until: float) -> tuple[list[Lever], Trial]:
         levers = proposal.levers()
@@ -384,57 +366,3 @@ class Tuner:
                 )
             rows.append(Ablated(lever.name, result, None))
         return rows
-
-
-def length_grid(native_length: int, target_length: int) -> list[int]:
-    """Half the native window, the window, and doublings of it up to the target."""
-    lengths = [max(1, native_length // 2), native_length]
-    while lengths[-1] * 2 < target_length:
-        lengths.append(lengths[-1] * 2)
-    return [*lengths, target_length]
-
-
-def proposal_of(trial: Trial) -> Proposal:
-    """The proposal a finished trial was made from."""
-    attention, _, setting = str(trial.params["attention"]).partition("/")
-    return Proposal(
-        positions=str(trial.params["positions"]),
-        factor=float(trial.params["factor"]),
-        attention=attention,
-        attention_setting=int(setting),
-        fine_tune=bool(trial.params["fine_tune"]),
-    )
-
-
-def fitted_levers(trial: Trial, seed: int) -> list[Lever]:
-    """The fine-tune of a trial, if it had one."""
-    if trial.weights is None:
-        return []
-    return [FineTune(tokens=max(1, trial.fit_tokens), seed=seed, weights=trial.weights)]
-
-
-def best_trial(trials: list[Trial]) -> Trial | None:
-    """The trial to keep: the longest effective length among those whose gain clears its interval.
-
-    Equal lengths go to the better mean score, then to the shorter time to first token.
-    """
-    kept = [trial for trial in trials if trial.record.kept and trial.result is not None]
-
-    def rank(trial: Trial) -> tuple[float, float, float]:
-        assert trial.result is not None
-        score = sum(answer.score for answer in trial.result.answers) / len(trial.result.answers)
-        return (trial.record.effective_length or 0.0, score, -(trial.record.ttft_s or 0.0))
-
-    return max(kept, key=rank, default=None)
-
-
-def in_words(value: float, censoring: str, lengths: list[int]) -> str:
-    """An effective length for people: "713 tokens", "fewer than 256 tokens", "at least 2,048 tokens"."""
-    if censoring == "left":
-        return f"fewer than {lengths[0]:,} tokens"
-    if censoring == "right":
-        return f"at least {lengths[-1]:,} tokens"
-    return f"{value:,.0f} tokens"
-
-
-__all__ = ["FINE_TUNE", "Ablated", "Outcome", "Tuner", "best_trial", "in_words", "length_grid"]

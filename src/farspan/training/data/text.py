@@ -21,11 +21,9 @@ SKIPPED_FOLDERS = frozenset({"site-packages", "test", "tests", "lib2to3", "idlel
 
 @runtime_checkable
 class CorpusSource(Protocol):
-    """A document source whose texts can also train a tokenizer."""
+    """Anything whose texts can train a tokenizer."""
 
     def texts(self) -> list[str]: ...
-
-    def document(self, rng: random.Random, length: int) -> Document: ...
 
 
 def standard_library_files() -> list[Path]:
