@@ -51,6 +51,7 @@ def test_equal_seeds_ask_equal_questions(model, tokenizer, tmp_path):
     shorter = [a.expected for a in first.headline.answers if a.length == 600]
     assert shorter == [a.expected for a in first.headline.answers if a.length == 1200]
     assert first.effective_length.censoring == "left"
+    assert any("1 context a length" in problem for problem in first.problems())
     from inspect_ai.log import read_eval_log
 
     log = read_eval_log(str(write_inspect_log(first, tmp_path, "x")[0]))

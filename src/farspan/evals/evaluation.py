@@ -16,6 +16,7 @@ from farspan.errors import FarspanError
 from farspan.evals.effective import EffectiveLength, ScoreRecord, effective_length, wilson
 
 INTERVAL = 1.96
+FEW_CONTEXTS = 3
 
 
 class _Data(BaseModel):
@@ -92,6 +93,14 @@ class TaskResult(_Data):
         """Effective length in tokens with its bootstrap interval; questions on one context are resampled together."""
         return effective_length(self.records, self.threshold, cluster=True)
 
+    @property
+    def contexts(self) -> int:
+        """Contexts behind the scores at the length that has fewest of them."""
+        clusters: dict[int, set[str]] = {}
+        for answer in self.answers:
+            clusters.setdefault(answer.length, set()).add(answer.cluster)
+        return min(map(len, clusters.values()), default=0)
+
     def by_length(self) -> list[ScoreCell]:
         """Scores pooled over depths, ascending in length."""
         return [_cell(length, None, self._scores(length)) for length in sorted({a.length for a in self.answers})]
@@ -145,6 +154,11 @@ class Evaluation(_Data):
             empty = sum(not answer.output.strip() for answer in task.answers)
             if empty == len(task.answers):
                 found.append(f"{task.title}: all {empty} answers are empty")
+            if task.contexts < FEW_CONTEXTS:
+                found.append(
+                    f"{task.title}: {task.contexts} context{'s' * (task.contexts != 1)} a length, too few for the "
+                    "interval of its effective length to be believed; ask more questions"
+                )
         return found
 
 
