@@ -205,7 +205,7 @@ def _by_rows(
             continue
         some = query[row : row + 1, :, first:last]
         some_keys, some_values = (x[row : row + 1, :, start:stop] for x in (key, value))
-        result = _sparse(module, state, some, some_keys, some_values, factor, kwargs.get("s_aux"))
+        result = _sparse(module, state, some, some_keys, some_values, factor, kwargs, (row, start, stop))
         if isinstance(result, str):
             _fall_back(state, result, 1)
             result, _ = _dense(module, some, some_keys, some_values, None, PaddingMask(None), 0.0, factor, kwargs)
@@ -216,11 +216,21 @@ def _by_rows(
 
 
 def _sparse(
-    module: nn.Module, state: LayerState, query: Tensor, key: Tensor, value: Tensor, scaling: float, sinks: object
+    module: nn.Module,
+    state: LayerState,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float,
+    kwargs: dict[str, object],
+    cut: tuple[int, int, int],
 ) -> Tensor | str:
-    """Sparse attention [1, Hq, Lq, Dv] of one row, or the reason why it should be dense."""
+    """Sparse attention [1, Hq, Lq, Dv] of one row, or the reason why it should be dense.
+
+    cut : row of the batch, its first key and the one after its last
+    """
     shared, queries, keys = state.shared, query.shape[2], key.shape[2]
-    lever = shared.lever
+    lever, sinks = shared.lever, kwargs.get("s_aux")
     if shared.too_short(keys, query):
         return BELOW_BREAK_EVEN
     config = getattr(module, "config", None)
@@ -231,8 +241,20 @@ def _sparse(
         stage="prefill" if queries == keys else "decode" if queries == 1 else "chunk",
         module=module,
         config=config if isinstance(config, PretrainedConfig) else PretrainedConfig(),
+        arguments=kwargs,
+        row=cut[0],
+        start=cut[1],
+        stop=cut[2],
     )
     began = time.perf_counter()
+    attended = lever.attend(query, key, value, context)
+    if isinstance(attended, str):
+        return attended
+    if attended is not None:
+        state.count_cells(
+            attended.kept, attended.causal, context, attended.backend, query, key, (0.0, time.perf_counter() - began)
+        )
+        return _with_sinks(attended.output, attended.lse, sinks)
     with torch.no_grad():
         selection = lever.select(query, key, context)
     if selection is None:
@@ -263,12 +285,16 @@ def _execute(
     output, lse, backend = execute(
         query, key, value, selection.plan, scaling, shared.lever.backend, need_lse, shared.chooser
     )
-    if isinstance(sinks, Tensor):
-        assert lse is not None
-        # a sink is one more key without a value: it only takes its share of the softmax
-        share = torch.sigmoid(lse - sinks.view(1, -1, 1).to(lse.dtype))
-        output = output * share[..., None].to(output.dtype)
-    return output, backend
+    return _with_sinks(output, lse, sinks), backend
+
+
+def _with_sinks(output: Tensor, lse: Tensor | None, sinks: object) -> Tensor:
+    if not isinstance(sinks, Tensor):
+        return output
+    assert lse is not None
+    # a sink is one more key without a value: it only takes its share of the softmax
+    share = torch.sigmoid(lse - sinks.view(1, -1, 1).to(lse.dtype))
+    return output * share[..., None].to(output.dtype)
 
 
 def _dense(

@@ -6,8 +6,8 @@ restoring) happens in `interface` and `switch` and is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from farspan.attention.executors import Backend
 from farspan.attention.interface import register
-from farspan.attention.selection import AttentionContext, Selection
+from farspan.attention.selection import Attended, AttentionContext, Selection
 from farspan.attention.switch import Switch
 from farspan.errors import LeverNotApplicable
 from farspan.recipe import Lever
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+    from transformers.cache_utils import Cache
 
 
 def _power_of_two(size: int) -> int:
@@ -63,6 +64,21 @@ class AttentionLever(Lever):
         query : Tensor [B, Hq, Lq, D], the last Lq positions; key : Tensor [B, Hkv, Lkv, D]; no padding in either
         """
         raise NotImplementedError(f"{type(self).__name__} does not implement select")
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Attended | str | None:
+        """Compute the call here, for a method that reads more, or otherwise, than a plan over these keys can say.
+
+        Arguments as in `select`, for one row. A text is the reason to attend densely; None leaves it to `select`.
+        """
+        return None
+
+    def prepared(self, model: PreTrainedModel) -> AbstractContextManager[object]:
+        """What the method puts beside the attention modules while it is on, and takes away again."""
+        return nullcontext()
+
+    def known_contexts(self) -> Iterable[tuple[Sequence[int], Cache]]:
+        """Contexts the lever holds already read: token ids, and their keys and values in a cache of one row."""
+        return ()
 
     def selection_flops(self, query: Tensor, key: Tensor) -> float:
         """Floating-point operations one call of `select` takes, for the report of costs."""

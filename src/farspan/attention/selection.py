@@ -1,11 +1,13 @@
 """What selectors are told and what they answer.
 
 A selector gets queries, keys and an `AttentionContext`, and answers with a `Selection`: a block plan and, where it
-wants keys stored in another order, that order. It neither computes attention nor touches the model.
+wants keys stored in another order, that order. It neither computes attention nor touches the model. A method whose
+reading is no plan over the keys of the call computes it by itself and answers with `Attended`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +29,8 @@ class AttentionContext:
     q_offset : position of the first query
     stage : `prefill` (as many queries as keys), `chunk` (fewer, the last ones), `decode` (one)
     module, config : the attention module and its configuration
+    arguments : what the model's forward was given besides its own arguments, for the whole batch
+    row, start, stop : the row of the batch, and its keys without padding
     figures : values per head a selector reports with `record`
     """
 
@@ -36,6 +40,10 @@ class AttentionContext:
     stage: Stage
     module: nn.Module
     config: PretrainedConfig
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    row: int = 0
+    start: int = 0
+    stop: int = 0
     figures: dict[str, Tensor] = field(default_factory=dict)
 
     def record(self, name: str, per_head: Tensor) -> None:
@@ -54,6 +62,23 @@ class Selection:
 
     plan: BlockPlan
     order: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Attended:
+    """A call that a method computed by itself.
+
+    output : Tensor [1, Hq, Lq, Dv]
+    lse : Tensor [1, Hq, Lq], logsumexp of the scores that were read
+    kept, causal : Tensor [heads], cells (query, key) that were computed, and those of dense attention
+    backend : how it was computed, for the report
+    """
+
+    output: Tensor
+    lse: Tensor
+    kept: Tensor
+    causal: Tensor
+    backend: str
 
 
 def stored(rows: Tensor, order: Tensor) -> Tensor:

@@ -129,13 +129,27 @@ class LayerState:
         seconds: tuple[float, float],
     ) -> None:
         """Add one sparse call: what was selected, by which executor, and (selection, execution) seconds."""
-        stats, plan = self.stats, selection.plan
+        plan = selection.plan
+        self.count_cells(plan.kept_cells.sum(0), plan.causal_cells.sum(0), context, backend, query, key, seconds)
+
+    def count_cells(
+        self,
+        kept: Tensor,
+        causal: Tensor,
+        context: AttentionContext,
+        backend: str,
+        query: Tensor,
+        key: Tensor,
+        seconds: tuple[float, float],
+    ) -> None:
+        """As `count`, given the cells that were computed and those of dense attention, [selections] each."""
+        stats = self.stats
         stats.sparse += 1
         stats.backends[backend] += 1
         stats.selection_seconds += seconds[0]
         stats.execution_seconds += seconds[1]
-        kept, causal = plan.kept_cells.sum(0).cpu(), plan.causal_cells.sum(0).cpu()
-        per_cell = 4.0 * query.shape[-1] * query.shape[1] / plan.selections
+        kept, causal = kept.double().cpu(), causal.double().cpu()
+        per_cell = 4.0 * query.shape[-1] * query.shape[1] / len(kept)
         stats.flops += per_cell * float(kept.sum()) + self.shared.lever.selection_flops(query, key)
         stats.dense_flops += per_cell * float(causal.sum())
         if self._cells is not None and self._cells[0].shape != kept.shape:

@@ -7,6 +7,7 @@ back exactly, whatever was there before.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -31,13 +32,15 @@ class Switch:
         self._lever = lever
         self._configs: list[tuple[PretrainedConfig, str | None, object]] = []
         self._states: list[tuple[nn.Module, object]] = []
+        self._prepared = ExitStack()
 
     def on(self) -> None:
         """Switch on; nothing has changed if it raises.
 
         Raises
         ------
-        LeverNotApplicable : the model does not call attention through transformers' interface.
+        LeverNotApplicable : the model does not call attention through transformers' interface, or is not the one that
+            the method was prepared for.
         """
         name = type(self._model).__name__
         if not self._model._can_set_attn_implementation():
@@ -45,6 +48,7 @@ class Switch:
                 f"lever '{self._lever.name}' needs a model whose attention goes through transformers' interface; "
                 f"{name} brings its own"
             )
+        self._prepared.enter_context(self._lever.prepared(self._model))
         layers = [module for module in self._model.modules() if isinstance(getattr(module, "layer_idx", None), int)]
         shared = SharedState(self._lever)
         settings = {"lever": self._lever.name, **self._lever.model_dump(mode="json", exclude_defaults=True)}
@@ -71,6 +75,7 @@ class Switch:
             _restore(config, CONFIG_KEY, settings)
         self._states.clear()
         self._configs.clear()
+        self._prepared.close()
 
     def _text_configs(self, layers: Iterable[nn.Module]) -> list[PretrainedConfig]:
         """The decoder's configuration, and the copies of it that some models give to their modules."""
