@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+Pooling = Literal["mean", "max"]
 
 
 def block_means(rows: Tensor, block_size: int, *, kv_start: Tensor | None = None) -> Tensor:
@@ -23,6 +27,15 @@ def block_means(rows: Tensor, block_size: int, *, kv_start: Tensor | None = None
     return total / valid.sum(3).clamp(min=1)
 
 
+def block_maxima(rows: Tensor, block_size: int) -> Tensor:
+    """Channel-wise maxima of consecutive rows [B, H, L, D] -> float32 [B, H, ceil(L / block_size), D]."""
+    batch, heads, length, dim = rows.shape
+    blocks = -(-length // block_size)
+    fill = (0, 0, 0, blocks * block_size - length)
+    padded = torch.nn.functional.pad(rows.float(), fill, value=-torch.inf)
+    return padded.view(batch, heads, blocks, block_size, dim).amax(3)
+
+
 def block_scores(
     query: Tensor,
     key: Tensor,
@@ -31,16 +44,18 @@ def block_scores(
     allowed: Tensor,
     scaling: float | None = None,
     kv_start: Tensor | None = None,
+    pooling: Pooling = "mean",
 ) -> Tensor:
-    """Estimated attention mass of each key block: softmax over mean-pooled queries and keys.
+    """Estimated attention mass of each key block: softmax over pooled queries and keys.
 
     Parameters
     ----------
     query : Tensor [B, Hq, Lq, D]; key : Tensor [B, H, L, D], H dividing Hq, in the order the blocks are cut
     allowed : Tensor bool [nQ, nK], blocks that take part
-    kv_start : Tensor int [B], keys before it are padding
+    kv_start : Tensor int [B], keys before it are padding; for means only
+    pooling : blocks are represented by the mean, or by the maximum of each channel
 
-    A short last query block counts as filled up with zeros, as published: its scores are flatter, so it reads more.
+    With means, a short last query block counts as filled up with zeros, as published: its scores are flatter, so it reads more.
 
     Returns
     -------
@@ -48,11 +63,14 @@ def block_scores(
 
     Source: arXiv 2510.21270, section 3.3 (mean pooling as in MInference, arXiv 2407.02490).
     """
-    keys = block_means(key, block_size, kv_start=kv_start).repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-    rows = block_means(query, block_size)
-    if short := query.shape[2] % block_size:
-        rows[:, :, -1] *= short / block_size
+    if pooling == "max":
+        rows, keys = block_maxima(query, block_size), block_maxima(key, block_size)
+    else:
+        rows, keys = block_means(query, block_size), block_means(key, block_size, kv_start=kv_start)
+        if short := query.shape[2] % block_size:
+            rows[:, :, -1] *= short / block_size
+    keys = keys.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
     scores = rows @ keys.transpose(-1, -2) * factor
     return scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0).masked_fill(~allowed, 0.0)
 
@@ -62,18 +80,47 @@ def group_means(scores: Tensor, heads: int) -> Tensor:
     return scores.reshape(scores.shape[0], heads, -1, *scores.shape[2:]).mean(2)
 
 
-def select_by_mass(scores: Tensor, threshold: float) -> Tensor:
-    """The fewest entries of each row whose sum reaches the threshold, the one that crosses it included.
+def select_by_mass(
+    scores: Tensor,
+    threshold: float | Tensor,
+    *,
+    crossing: Literal["include", "exclude"] = "include",
+    forced: Tensor | None = None,
+) -> Tensor:
+    """The largest entries of each row up to a mass.
 
-    scores : Tensor float [..., n], non-negative -> Tensor bool [..., n]; ties go to the lower index. Everything is
-    kept where the threshold is 1 or is not reached, so callers cut off entries that must not be read.
+    Parameters
+    ----------
+    scores : Tensor float [..., n], non-negative; ties go to the lower index
+    threshold : the mass, a Tensor [..., 1] where rows differ
+    crossing : `include` keeps the entry that crosses the threshold, so at least this mass; `exclude` leaves it out, so
+        at most this mass, but never less than one entry
+    forced : Tensor bool [..., n], entries kept in any case; their mass counts first
 
-    Source: arXiv 2510.21270, section 3.3.
+    Returns
+    -------
+    Tensor bool [..., n]. Everything is kept where a number of 1 is given or the threshold is not reached, so callers
+    cut off entries that must not be read.
+
+    Source: arXiv 2510.21270, section 3.3 (`include`); arXiv 2503.16428, section 2.2 (`forced`); arXiv 2502.18137,
+    section 3.2 (`exclude`).
     """
-    if threshold >= 1.0:
+    if not isinstance(threshold, Tensor) and threshold >= 1.0:
         return torch.ones_like(scores, dtype=torch.bool)
-    ordered, order = scores.sort(dim=-1, descending=True, stable=True)
+    begun: Tensor | float = 0.0
+    rest = scores
+    if forced is not None:
+        begun = (scores * forced).sum(-1, keepdim=True)
+        rest = scores.masked_fill(forced, 0.0)
+    ordered, order = rest.sort(dim=-1, descending=True, stable=True)
     mass = ordered.cumsum(-1)
-    before = torch.nn.functional.pad(mass[..., :-1], (1, 0))
-    kept = (before < threshold) | (mass[..., -1:] < threshold)
-    return torch.zeros_like(kept).scatter(-1, order, kept)
+    before = torch.nn.functional.pad(mass[..., :-1], (1, 0)) + begun
+    mass = mass + begun
+    if crossing == "include":
+        kept = (before < threshold) | (mass[..., -1:] < threshold)
+    else:
+        kept = mass <= threshold
+        if forced is None:
+            kept[..., 0] = True
+    chosen = torch.zeros_like(kept).scatter(-1, order, kept)
+    return chosen if forced is None else chosen | forced
