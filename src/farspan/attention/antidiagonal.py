@@ -9,7 +9,7 @@ Source: arXiv 2503.16428, sections 2.1 and 2.2.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F

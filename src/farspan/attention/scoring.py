@@ -55,7 +55,8 @@ def block_scores(
     kv_start : Tensor int [B], keys before it are padding; for means only
     pooling : blocks are represented by the mean, or by the maximum of each channel
 
-    With means, a short last query block counts as filled up with zeros, as published: its scores are flatter, so it reads more.
+    With means, a short last query block counts as filled up with zeros, as published: its scores are flatter, so it
+    reads more.
 
     Returns
     -------

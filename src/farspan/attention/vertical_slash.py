@@ -93,7 +93,7 @@ def _strongest(scores: Tensor, count: int, forced: int) -> Tensor:
     lead = min(forced, scores.shape[-1])
     # attention sums are at most the number of rows, far below these
     rank[..., :lead] = torch.arange(lead, 0, -1, device=scores.device) + 1e6
-    order = rank.sort(-1, descending=True, stable=True).indices
+    order = rank.sort(dim=-1, descending=True, stable=True).indices
     return order[..., :count].sort(-1).values
 
 
