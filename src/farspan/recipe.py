@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 LEVERS: dict[str, str] = {
     "linear": "farspan.positions.linear:LinearInterpolation",
     "ntk": "farspan.positions.ntk_aware:NTKAware",
+    "ntk-critical": "farspan.positions.ntk_critical:NTKCritical",
     "dynamic-ntk": "farspan.positions.dynamic_ntk:DynamicNTK",
     "yarn": "farspan.positions.yarn:Yarn",
     "llama3": "farspan.positions.llama3:Llama3",
@@ -38,6 +39,8 @@ LEVERS: dict[str, str] = {
     "power-basis": "farspan.positions.power_basis:PowerBasis",
     "longrope": "farspan.positions.longrope:LongRope",
     "theta": "farspan.positions.theta:ThetaRebase",
+    "dprope": "farspan.positions.dprope:DPRoPE",
+    "hope": "farspan.positions.hope:Hope",
     "pbs": "farspan.attention.permuted_block_sparse:PermutedBlockSparse",
     "sink-window": "farspan.attention.sink_window:SinkWindow",
     "mean-pool": "farspan.attention.mean_pool:MeanPool",

@@ -4,16 +4,27 @@ Every method makes one object, a frequency vector with an attention factor (`Rop
 model, one way out writes it as a checkpoint that needs no Farspan. Attention patterns and training live elsewhere.
 """
 
+from farspan.positions.angles import angle_histogram, disturbance, disturbance_of
 from farspan.positions.apply import applied, apply_rope, rope_parameters_of
+from farspan.positions.dprope import DPRoPE, DpropeResult, dprope_vector
 from farspan.positions.dynamic_ntk import DynamicNTK
 from farspan.positions.export import length_limits, save_extended
 from farspan.positions.giraffe import giraffe_vector
+from farspan.positions.hope import Hope, HopeRotary, save_hope
 from farspan.positions.length_following import length_following
 from farspan.positions.lever import PositionLever, Stretched
 from farspan.positions.linear import LinearInterpolation, linear_vector
 from farspan.positions.llama3 import Llama3
 from farspan.positions.longrope import LongRope
+from farspan.positions.multimodal import (
+    VisionBlock,
+    channel_routing,
+    fitting_scale,
+    mrope_positions,
+    vision_blocks,
+)
 from farspan.positions.ntk_aware import NTKAware, ntk_aware
+from farspan.positions.ntk_critical import NTKCritical, critical_dim, ntk_lambda
 from farspan.positions.plan import lever_for, methods, plan_rope
 from farspan.positions.position_map import RotaryWithPositions, mapped_positions
 from farspan.positions.power_basis import PowerBasis, power_vector
@@ -25,11 +36,16 @@ from farspan.positions.truncated_basis import TruncatedBasis, truncated_vector
 from farspan.positions.yarn import Yarn
 
 __all__ = [
+    "DPRoPE",
+    "DpropeResult",
     "DynamicNTK",
+    "Hope",
+    "HopeRotary",
     "LinearInterpolation",
     "Llama3",
     "LongRope",
     "NTKAware",
+    "NTKCritical",
     "PositionLever",
     "PowerBasis",
     "RandomizedPositions",
@@ -38,9 +54,17 @@ __all__ = [
     "Stretched",
     "ThetaRebase",
     "TruncatedBasis",
+    "VisionBlock",
     "Yarn",
+    "angle_histogram",
     "applied",
     "apply_rope",
+    "channel_routing",
+    "critical_dim",
+    "disturbance",
+    "disturbance_of",
+    "dprope_vector",
+    "fitting_scale",
     "get_rope",
     "giraffe_vector",
     "length_following",
@@ -49,7 +73,9 @@ __all__ = [
     "linear_vector",
     "mapped_positions",
     "methods",
+    "mrope_positions",
     "ntk_aware",
+    "ntk_lambda",
     "plan_rope",
     "power_vector",
     "randomized_positions",
@@ -57,6 +83,8 @@ __all__ = [
     "rope_frequencies",
     "rope_parameters_of",
     "save_extended",
+    "save_hope",
     "to_longrope_factors",
     "truncated_vector",
+    "vision_blocks",
 ]

@@ -16,8 +16,9 @@ SHORT_NAMES = {"truncated": "truncated-basis", "power": "power-basis", "dynamic"
 
 
 def methods() -> list[str]:
-    """Names of the methods of this room."""
-    return [name for name, path in lever_table().items() if path.startswith("farspan.positions.")]
+    """Names of the methods of this room that stretch a window by a factor."""
+    mine = [name for name, path in lever_table().items() if path.startswith("farspan.positions.")]
+    return [name for name in mine if issubclass(lever_class(name), PositionLever)]
 
 
 def _is_method(name: str) -> bool:
