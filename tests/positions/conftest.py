@@ -54,6 +54,7 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
 METHODS: dict[str, dict[str, object]] = {
     "linear": {},
     "ntk": {},
+    "ntk-critical": {},
     "dynamic-ntk": {},
     "yarn": {},
     "llama3": {},
@@ -61,6 +62,7 @@ METHODS: dict[str, dict[str, object]] = {
     "power-basis": {},
     "longrope": {},
     "theta": {"rope_theta": 300_000.0},
+    "dprope": {},
 }
 
 
