@@ -31,11 +31,20 @@ from farspan.positions.power_basis import PowerBasis, power_vector
 from farspan.positions.randomized import RandomizedPositions, randomized_positions
 from farspan.positions.rerotate import rerotate_cache_
 from farspan.positions.rope import RopeSpec, get_rope, rope_frequencies, to_longrope_factors
-from farspan.positions.theta import ThetaRebase
+from farspan.positions.theta import ThetaRebase, suggest_rope_base
+from farspan.positions.theta_schedule import (
+    SCHEDULES,
+    ThetaSchedule,
+    ThetaStage,
+    enter_stage,
+    plan_schedule,
+    stage_spec,
+)
 from farspan.positions.truncated_basis import TruncatedBasis, truncated_vector
 from farspan.positions.yarn import Yarn
 
 __all__ = [
+    "SCHEDULES",
     "DPRoPE",
     "DpropeResult",
     "DynamicNTK",
@@ -53,6 +62,8 @@ __all__ = [
     "RotaryWithPositions",
     "Stretched",
     "ThetaRebase",
+    "ThetaSchedule",
+    "ThetaStage",
     "TruncatedBasis",
     "VisionBlock",
     "Yarn",
@@ -64,6 +75,7 @@ __all__ = [
     "disturbance",
     "disturbance_of",
     "dprope_vector",
+    "enter_stage",
     "fitting_scale",
     "get_rope",
     "giraffe_vector",
@@ -77,6 +89,7 @@ __all__ = [
     "ntk_aware",
     "ntk_lambda",
     "plan_rope",
+    "plan_schedule",
     "power_vector",
     "randomized_positions",
     "rerotate_cache_",
@@ -84,6 +97,8 @@ __all__ = [
     "rope_parameters_of",
     "save_extended",
     "save_hope",
+    "stage_spec",
+    "suggest_rope_base",
     "to_longrope_factors",
     "truncated_vector",
     "vision_blocks",
