@@ -40,10 +40,18 @@ LEVERS: dict[str, str] = {
     "longrope": "farspan.positions.longrope:LongRope",
     "theta": "farspan.positions.theta:ThetaRebase",
     "dprope": "farspan.positions.dprope:DPRoPE",
+    "randomized": "farspan.positions.randomized:Randomized",
     "hope": "farspan.positions.hope:Hope",
     "pbs": "farspan.attention.permuted_block_sparse:PermutedBlockSparse",
     "sink-window": "farspan.attention.sink_window:SinkWindow",
     "mean-pool": "farspan.attention.mean_pool:MeanPool",
+    "minference": "farspan.attention.patterned_heads:MInference",
+    "flexprefill": "farspan.attention.query_aware:FlexPrefill",
+    "xattention": "farspan.attention.antidiagonal:XAttention",
+    "spargeattn": "farspan.attention.self_similarity:SpargeAttn",
+    "a-shape": "farspan.attention.triangle:AShape",
+    "tri-shape": "farspan.attention.triangle:TriShape",
+    "squeezed": "farspan.attention.squeezed:Squeezed",
     "fine-tune": "farspan.training.fine_tune:FineTune",
 }
 

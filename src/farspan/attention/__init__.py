@@ -5,22 +5,29 @@ data; executors compute exact attention over it; one interface brings all of the
 Positions and the contents of the cache are not changed here.
 """
 
+from farspan.attention.antidiagonal import XAttention, antidiagonal_scores
 from farspan.attention.executors import Backend, BackendRefused, block_sparse_attention
 from farspan.attention.executors.flex import FlexFailed
 from farspan.attention.interface import AttentionFallback, UnknownMethod, methods
 from farspan.attention.lever import AttentionLever
 from farspan.attention.mean_pool import MeanPool
 from farspan.attention.merge import merge_attention
+from farspan.attention.patterned_heads import MInference
 from farspan.attention.permuted_block_sparse import PermutedBlockSparse, key_permutation
 from farspan.attention.plan import BlockPlan, PlanError
+from farspan.attention.query_aware import FlexPrefill
 from farspan.attention.report import attention_report, coverage
 from farspan.attention.scoring import block_scores, select_by_mass
 from farspan.attention.selection import AttentionContext, Selection
+from farspan.attention.self_similarity import SpargeAttn, block_self_similarity
 from farspan.attention.sink_window import SinkWindow
 from farspan.attention.state import LayerStats
 from farspan.attention.switch import apply_attention, remove_attention
+from farspan.attention.triangle import AShape, TriShape
+from farspan.attention.vertical_slash import vertical_slash_indices
 
 __all__ = [
+    "AShape",
     "AttentionContext",
     "AttentionFallback",
     "AttentionLever",
@@ -28,16 +35,23 @@ __all__ = [
     "BackendRefused",
     "BlockPlan",
     "FlexFailed",
+    "FlexPrefill",
     "LayerStats",
+    "MInference",
     "MeanPool",
     "PermutedBlockSparse",
     "PlanError",
     "Selection",
     "SinkWindow",
+    "SpargeAttn",
+    "TriShape",
     "UnknownMethod",
+    "XAttention",
+    "antidiagonal_scores",
     "apply_attention",
     "attention_report",
     "block_scores",
+    "block_self_similarity",
     "block_sparse_attention",
     "coverage",
     "key_permutation",
@@ -45,4 +59,5 @@ __all__ = [
     "methods",
     "remove_attention",
     "select_by_mass",
+    "vertical_slash_indices",
 ]

@@ -19,17 +19,22 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from farspan.attention.antidiagonal import antidiagonal_scores
 from farspan.attention.lever import AttentionLever, BlockSize
 from farspan.attention.plan import BlockPlan
-from farspan.attention.scoring import block_scores, group_means, select_by_mass
+from farspan.attention.scoring import Pooling, block_scores, group_means, select_by_mass
 from farspan.attention.selection import AttentionContext, Selection, stored
+
+Scoring = Literal["mean_pool", "xattention"]
 
 
 class PermutedBlockSparse(AttentionLever):
     """Sorts keys inside segments and keeps blocks until their estimated mass reaches `threshold`.
 
     segment_size : tokens of a segment, a multiple of `block_size`
-    scoring : estimate of a block's mass, from means of queries and keys
+    scoring : estimate of a block's mass: from pooled queries and keys, or by the antidiagonals of XAttention (PBS+)
+    pooling : how `mean_pool` represents a block, by its mean or by the maximum of each channel
+    stride : distance of the antidiagonals, dividing `block_size`
     force_first : always read the block that holds the first token
     share_permutation : one order per KV head, from its group's mean query, or one per query head (more copies)
     diagonal : `original` reads the segment around the diagonal in its own order, so that blocks beyond it drop out;
@@ -43,7 +48,9 @@ class PermutedBlockSparse(AttentionLever):
     block_size: BlockSize = 128
     segment_size: Annotated[int, Field(ge=16)] = 256
     threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
-    scoring: Literal["mean_pool"] = "mean_pool"
+    scoring: Scoring = "mean_pool"
+    pooling: Pooling = "mean"
+    stride: Annotated[int, Field(ge=1)] = 8
     force_first: bool = True
     share_permutation: Literal["kv_head", "query_head"] = "kv_head"
     diagonal: Literal["original", "segment"] = "original"
@@ -53,6 +60,8 @@ class PermutedBlockSparse(AttentionLever):
     def _segments_hold_blocks(self) -> PermutedBlockSparse:
         if self.segment_size % self.block_size:
             raise ValueError(f"segment_size {self.segment_size} must be a multiple of block_size {self.block_size}")
+        if self.scoring == "xattention" and self.block_size % self.stride:
+            raise ValueError(f"stride {self.stride} must divide block_size {self.block_size}")
         return self
 
     def select(self, query: Tensor, key: Tensor, context: AttentionContext) -> Selection | None:
@@ -69,6 +78,9 @@ class PermutedBlockSparse(AttentionLever):
             per_query_head=self.share_permutation == "query_head",
             diagonal=self.diagonal,
             opt_out=self.head_opt_out,
+            scoring=self.scoring,
+            pooling=self.pooling,
+            stride=self.stride,
             context=context,
         )
 
@@ -76,7 +88,10 @@ class PermutedBlockSparse(AttentionLever):
         heads, dim, kv_len = query.shape[1], query.shape[-1], key.shape[2]
         proxy = 2.0 * self.block_size * kv_len * dim * heads
         blocks = (query.shape[2] / self.block_size) * (kv_len / self.block_size)
-        return len(query) * (proxy + 2.0 * blocks * heads * dim * (2 if self.head_opt_out == "auto" else 1))
+        scoring = 2.0 * blocks * heads * dim
+        if self.scoring == "xattention":
+            scoring *= self.block_size**2 / self.stride
+        return len(query) * (proxy + scoring * (2 if self.head_opt_out == "auto" else 1))
 
 
 def key_permutation(
@@ -142,10 +157,14 @@ def permuted_blocks(
     threshold: float,
     scaling: float | None = None,
     force_first: bool = True,
+    scoring: Scoring = "mean_pool",
+    pooling: Pooling = "mean",
+    stride: int = 8,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Blocks of sorted keys to read, the segment around the diagonal left out.
 
     query : Tensor [B, Hq, Lq, D]; stored_key : Tensor [B, H, L, D], keys in `order` [B, H, L]
+    scoring, pooling, stride : as in `PermutedBlockSparse`
 
     Returns
     -------
@@ -153,7 +172,7 @@ def permuted_blocks(
     diagonal : Tensor bool [nQ, nK], blocks of the segments that hold a query of the row block
     scores : Tensor float32 [B, H, nQ, nK], estimated mass of the blocks before the diagonal segment
 
-    Source: arXiv 2510.21270, section 3.3.
+    Source: arXiv 2510.21270, sections 3.3 and 4.1.
     """
     length, q_len = stored_key.shape[2], query.shape[2]
     device, heads = query.device, stored_key.shape[1]
@@ -162,7 +181,16 @@ def permuted_blocks(
     segment = torch.arange(-(-length // block_size), device=device) * block_size // segment_size
     before = segment < (first // segment_size)[:, None]
     diagonal = ~before & (segment <= (last // segment_size)[:, None])
-    scores = block_scores(query, stored_key, block_size=block_size, allowed=before, scaling=scaling)
+    if scoring == "xattention":
+        scores = antidiagonal_scores(
+            query, stored_key, block_size=block_size, stride=stride, scaling=scaling, allowed=before
+        )
+        # a row of blocks has the mass of its groups; what is wanted is a share
+        scores = scores / scores.sum(-1, keepdim=True).clamp(min=1e-12)
+    else:
+        scores = block_scores(
+            query, stored_key, block_size=block_size, allowed=before, scaling=scaling, pooling=pooling
+        )
     scores = group_means(scores, heads)
     keep = select_by_mass(scores, threshold) & before
     if force_first:
@@ -183,6 +211,9 @@ def permuted_selection(
     per_query_head: bool = False,
     diagonal: Literal["original", "segment"] = "original",
     opt_out: Literal["auto"] | tuple[int, ...] | None = None,
+    scoring: Scoring = "mean_pool",
+    pooling: Pooling = "mean",
+    stride: int = 8,
     context: AttentionContext | None = None,
 ) -> Selection | None:
     """The whole method: permutation, blocks, and the plan over the stored keys; None for at most one segment.
@@ -211,6 +242,9 @@ def permuted_selection(
             threshold=threshold,
             scaling=scaling,
             force_first=force_first,
+            scoring=scoring,
+            pooling=pooling,
+            stride=stride,
         )
         return keep, around
 
