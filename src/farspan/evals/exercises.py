@@ -13,11 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from farspan.evals.generate.count import TokenCounter
 from farspan.evals.generate.generators import generator_class
+from farspan.evals.generate.haystack.noise import NOISE_LINE
 from farspan.evals.generate.languages import load_language
 from farspan.evals.generate.length import LengthTargetError
 from farspan.evals.generate.rng import derive_seed
 from farspan.evals.schema import LongSample
 from farspan.training.data.documents import Document
+from farspan.training.data.text import TextFiles
 
 TRAINING_SPLIT = "train"
 LAYOUTS = (
@@ -34,6 +36,7 @@ LAYOUTS = (
     "line {key}: REGISTER_CONTENT is <{value}>\n",
     "The secret number of {key} is {value}.\n",
 )
+RANGES = {"number": (1, 50001), "index": (1, 1000), "digits": (10, 100), "long_number": (10**6, 10**7)}
 
 
 class FamilyExercise:
@@ -115,16 +118,21 @@ class FamilyExercise:
 
 
 class KeyValues:
-    """Dense records of short keys and values in many layouts, then keys again whose values are supervised.
+    """Short keys and values in many layouts, then keys again whose values are supervised.
 
-    They hold several times more entries in a window than the tasks do, so the number of distractors of a longer
-    context is nothing new to a model trained on them.
+    Without filler the entries are dense: they hold several times more of them in a window than the tasks do, so the
+    number of distractors of a longer context is nothing new to a model trained on them.
 
     Parameters
     ----------
     questions : fewest and most questions on one record
     layouts : forms of an entry, with `{key}` and `{value}`
-    keys, values : kinds of both: `words`, `noun`, `capitals`, `number`, `digits`, `hex`, `variable`
+    keys, values : kinds of both: `words`, `noun`, `capitals`, `number`, `index`, `digits`, `long_number`, `hex`,
+        `variable`
+    header : opens the record
+    question : asks for a `{key}`; the start of its entry follows
+    bare : share of documents with neither header nor question
+    filler : whether two to eight entries lie scattered in noise, prose or text, in place of a dense record
     """
 
     def __init__(
@@ -132,35 +140,39 @@ class KeyValues:
         tokenizer: PreTrainedTokenizerBase,
         questions: Sequence[int] = (3, 12),
         layouts: Sequence[str] = LAYOUTS,
-        keys: Sequence[str] = ("words", "words", "noun", "capitals", "number", "hex", "variable"),
+        keys: Sequence[str] = ("words", "words", "noun", "capitals", "index", "hex", "variable"),
         values: Sequence[str] = ("number", "number", "digits", "noun", "hex", "words"),
+        header: str = "",
+        question: str = "",
+        bare: float = 0.0,
+        filler: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
         self.layouts, self.keys, self.values = tuple(layouts), tuple(keys), tuple(values)
         self.words = load_language("en")
         self.fewest, self.most = questions
+        self.header, self.question, self.bare = header, question, bare
+        self.text = TextFiles(tokenizer) if filler else None
 
     def document(self, rng: random.Random, length: int) -> Document:
-        """As many entries as fit beside the questions; in a third of documents only a few."""
+        """As many entries as fit beside the questions; in a third of dense documents only a few."""
         key_kind, value_kind = rng.choice(self.keys), rng.choice(self.values)
         layout = rng.choice(self.layouts)
-        keys = list(dict.fromkeys(self._token(key_kind, rng) for _ in range(max(4, min(length // 4, 400)))))
+        bare = rng.random() < self.bare
+        candidates = max(4, min(length // 4, 400)) if self.text is None else 8
+        keys = list(dict.fromkeys(self._token(key_kind, rng) for _ in range(candidates)))
         cue = layout[: layout.index("{value}")]
-        asked = [cue.format(key=key).rstrip(" ") for key in keys]
+        cues = [cue.format(key=key).rstrip(" ") for key in keys]
         lines = [layout.format(key=key, value=self._token(value_kind, rng)) for key in keys]
-        answers = [line[len(question) :] for line, question in zip(lines, asked, strict=True)]
-        encoded = self.tokenizer([*lines, *asked, *answers], add_special_tokens=False)["input_ids"]
-        units, questions, values = encoded[: len(keys)], encoded[len(keys) : 2 * len(keys)], encoded[2 * len(keys) :]
-        mean = sum(map(len, units)) / len(units)
-        room = length - int(min(rng.randint(self.fewest, self.most) * mean, length / 2))
-        most = rng.choice((len(units), len(units), rng.randrange(2, 12)))
-        ids: list[int] = []
-        count = 0
-        for unit in units[:most]:
-            if len(ids) + len(unit) > room:
-                break
-            ids += unit
-            count += 1
+        answers = [line[len(start) :] for line, start in zip(lines, cues, strict=True)]
+        asked = cues if bare else [self.question.format(key=key) + start for key, start in zip(keys, cues, strict=True)]
+        encoded = self.tokenizer([*lines, *asked, *answers, "" if bare else self.header], add_special_tokens=False)
+        units, rest, ids = (found := encoded["input_ids"])[: len(keys)], found[len(keys) : -1], list(found[-1])
+        questions, values = rest[: len(keys)], rest[len(keys) :]
+        mean = sum(map(len, rest)) / len(keys)
+        room = length - len(ids) - int(min(rng.randint(self.fewest, self.most) * mean, (length - len(ids)) / 2))
+        lay_out = self._dense if self.text is None else self._scattered
+        count = lay_out(rng, ids, units, room)
         supervised = [False] * len(ids)
         order = [index for _ in range(3) for index in rng.sample(range(count), count)]
         for index in order:
@@ -169,6 +181,45 @@ class KeyValues:
             ids += [*questions[index], *values[index]]
             supervised += [False] * len(questions[index]) + [True] * len(values[index])
         return Document(ids, supervised)
+
+    def _dense(self, rng: random.Random, ids: list[int], units: Sequence[Sequence[int]], room: int) -> int:
+        """Append entries while they fit, and say how many."""
+        most = rng.choice((len(units), len(units), rng.randrange(2, 12)))
+        count = 0
+        for unit in units[:most]:
+            room -= len(unit)
+            if room < 0:
+                break
+            ids += unit
+            count += 1
+        return count
+
+    def _scattered(self, rng: random.Random, ids: list[int], units: Sequence[Sequence[int]], room: int) -> int:
+        """Append a few entries at random places of a filler, and say how many."""
+        count = min(rng.choice((2, 3, 4, 4, 6, 8)), len(units))
+        while count > 1 and sum(map(len, units[:count])) > 0.8 * room:
+            count -= 1
+        places = sorted(rng.choices(range(1000), k=count))
+        filler = self._filler(rng, room - sum(map(len, units[:count])))
+        for place, unit in zip(places, units[:count], strict=True):
+            at = place * len(filler) // 1000
+            filler.insert(at, list(unit))
+        ids += [token for part in filler for token in part]
+        return count
+
+    def _filler(self, rng: random.Random, tokens: int) -> list[list[int]]:
+        """About so many tokens, in parts between which an entry can stand."""
+        assert self.text is not None
+        kind = rng.choice(("noise", "prose", "text"))
+        if kind == "text":
+            ids = self.text.document(rng, max(1, tokens)).ids
+            return [list(ids[start : start + 16]) for start in range(0, len(ids), 16)]
+        sentences = [NOISE_LINE + "\n"] if kind == "noise" else [line + " " for line in self.words.sentences(rng, 24)]
+        encoded = self.tokenizer(sentences, add_special_tokens=False)["input_ids"]
+        parts: list[list[int]] = []
+        while encoded and sum(map(len, parts)) + len(part := rng.choice(encoded)) <= tokens:
+            parts.append(list(part))
+        return parts
 
     def _token(self, kind: str, rng: random.Random) -> str:
         if kind == "words":
@@ -181,7 +232,8 @@ class KeyValues:
             return f"{rng.getrandbits(16):04x}"
         if kind == "variable":
             return rng.choice("abcdefghijkxyz") + str(rng.randrange(100))
-        return str(rng.randrange(10, 100) if kind == "digits" else rng.randrange(1, 50001))
+        low, high = RANGES[kind]
+        return str(rng.randrange(low, high))
 
 
 class WordCorpus:
@@ -191,18 +243,21 @@ class WordCorpus:
     """
 
     def __init__(
-        self, tokenizer: None, families: Mapping[str, Sequence[str]], samples: int = 40, repeats: int = 100
+        self, tokenizer: None, families: Mapping[str, Sequence[str]], samples: int = 40, repeats: int = 3000
     ) -> None:
         self.families = families
         self.samples = samples
         self.repeats = repeats
 
     def texts(self) -> list[str]:
-        """Every word, plain and joined, and samples of the tasks from the training split."""
+        """Every word, often enough to become one token, and samples of the tasks from the training split."""
         words = load_language("en")
         texts = [
-            f" {word}" * self.repeats + f"-{word}" * self.repeats + f"\n{word} {word.capitalize()}" * self.repeats
-            for word in (*words.nouns, *words.adjectives, *words.verbs)
+            form * self.repeats
+            for form in (
+                *(f" {word}" for word in (*words.nouns, *words.adjectives, *words.verbs)),
+                *(f"-{word}" for word in words.nouns),
+            )
         ]
         for family, tasks in self.families.items():
             generator = generator_class(family)(str.split)

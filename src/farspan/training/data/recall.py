@@ -10,19 +10,31 @@ import random
 from transformers import PreTrainedTokenizerBase
 
 from farspan.training.data.documents import Document
+from farspan.training.data.text import TextFiles
 
 
 class SpanCopy:
-    """A random span, random filler, and the span again, supervised from its third token on."""
+    """A span, random filler, and the span again, supervised from its third token on.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    Parameters
+    ----------
+    text_share : share of spans that are text of the standard library; the others are random tokens
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text_share: float = 0.0) -> None:
         special = set(tokenizer.all_special_ids)
         self.vocabulary = [index for index in range(len(tokenizer)) if index not in special]
+        self.text_share = text_share
+        self.text = TextFiles(tokenizer) if text_share else None
 
     def document(self, rng: random.Random, length: int) -> Document:
-        span = rng.choices(self.vocabulary, k=rng.randrange(4, max(5, length // 2)))
+        tokens = rng.randrange(4, max(5, length // 2))
+        if self.text is not None and rng.random() < self.text_share:
+            span = self.text.document(rng, tokens).ids
+        else:
+            span = rng.choices(self.vocabulary, k=tokens)
         filler = rng.choices(self.vocabulary, k=rng.randrange(max(1, length - 2 * len(span) + 1)))
-        ids = span + filler + span
+        ids = [*span, *filler, *span]
         known = len(span) + len(filler) + 2
         return Document(ids, [False] * known + [True] * (len(ids) - known))
 

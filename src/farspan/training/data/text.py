@@ -11,6 +11,8 @@ import sysconfig
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
+import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from farspan.errors import FarspanError
@@ -57,20 +59,20 @@ class TextFiles:
         if not self.files:
             raise FarspanError(f"no text files in {folder or 'the standard library'} for split '{split}'")
         self.tokenizer = tokenizer
-        self._ids: list[list[int]] | None = None
+        self._ids: list[npt.NDArray[np.int32]] | None = None
 
     def texts(self) -> list[str]:
         """The text of every file of the split."""
         return [path.read_text(encoding="utf-8", errors="ignore") for path in self.files]
 
-    def token_ids(self) -> list[list[int]]:
+    def token_ids(self) -> list[npt.NDArray[np.int32]]:
         """Token ids of every file, tokenised once, with the end-of-text token behind each."""
         if self._ids is None:
             if self.tokenizer is None:
                 raise FarspanError("documents of text files need a tokenizer")
             encoded = self.tokenizer(self.texts(), add_special_tokens=False)["input_ids"]
             end = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
-            self._ids = [list(ids) + end for ids in encoded if ids]
+            self._ids = [np.asarray([*ids, *end], dtype=np.int32) for ids in encoded if ids]
         return self._ids
 
     def document(self, rng: random.Random, length: int) -> Document:
@@ -78,5 +80,5 @@ class TextFiles:
         files = self.token_ids()
         ids = rng.choices(files, [len(file) for file in files])[0]
         start = rng.randrange(max(1, len(ids) - length + 1))
-        ids = ids[start : start + length]
-        return Document(ids, [True] * len(ids))
+        cut = ids[start : start + length].tolist()
+        return Document(cut, [True] * len(cut))
