@@ -63,6 +63,7 @@ METHODS: dict[str, dict[str, object]] = {
     "longrope": {},
     "theta": {"rope_theta": 300_000.0},
     "dprope": {},
+    "randomized": {},
 }
 
 

@@ -7,9 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farspan.errors import LeverNotApplicable
-from farspan.positions import RandomizedPositions, mapped_positions, randomized_positions
-from tests.positions.conftest import ids_of, logits_of, model_of
+from farspan.errors import LeverNotApplicable, RecipeError
+from farspan.positions import (
+    LinearInterpolation,
+    Randomized,
+    RandomizedPositions,
+    get_rope,
+    mapped_positions,
+    randomized_positions,
+)
+from farspan.recipe import Recipe, build_lever
+from tests.positions.conftest import WINDOW, config_of, ids_of, logits_of, model_of
 
 
 @given(seed=st.integers(0, 2**31), length=st.integers(1, 200), min_step=st.floats(0, 1))
@@ -60,3 +68,42 @@ def test_packed_documents_each_start_at_the_beginning() -> None:
 def test_bad_steps_are_refused(max_step: float, min_step: float) -> None:
     with pytest.raises(LeverNotApplicable, match="0 <= min_step <= max_step"):
         randomized_positions(1, 4, max_step=max_step, min_step=min_step)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "stablelm"])
+def test_the_lever_is_linear_in_evaluation_and_random_in_training(architecture: str) -> None:
+    model, ids = model_of(architecture), ids_of(2 * WINDOW, batch=2)
+    with LinearInterpolation(factor=4)(model):
+        linear = logits_of(model, ids)
+        model.train()
+        trained = logits_of(model, ids)
+        model.eval()
+    with Randomized(factor=4, seed=1)(model):
+        assert torch.equal(logits_of(model, ids), linear)
+        model.train()
+        first, second = logits_of(model, ids), logits_of(model, ids)
+        model.eval()
+    assert not torch.allclose(first, trained, atol=1e-4)
+    assert not torch.allclose(first, second, atol=1e-4)
+    model.train()
+    with Randomized(factor=4, seed=1)(model):
+        assert torch.equal(logits_of(model, ids), first)
+
+
+def test_a_scale_of_its_own_is_served_as_it_is() -> None:
+    rope = get_rope(config_of("llama"))
+    spec = Randomized(factor=4, scale=1).plan(config_of("llama"))
+    assert torch.equal(spec.inv_freq, rope.inv_freq)
+    assert spec.target_length == 4 * WINDOW
+    torch.testing.assert_close(Randomized(factor=4, scale=8).plan(config_of("llama")).inv_freq, rope.inv_freq / 8)
+    assert str(Recipe.parse("randomized:factor=4,scale=8")) == "randomized:factor=4.0,scale=8.0"
+    with pytest.raises(RecipeError, match="min_step must not be above"):
+        build_lever("randomized", {"factor": 2, "min_step": 3})
+
+
+def test_gradients_flow_through_random_positions() -> None:
+    model, ids = model_of("llama").train(), ids_of(2 * WINDOW, batch=2)
+    with Randomized(factor=2)(model):
+        model(input_ids=ids, labels=ids).loss.backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(gradient is not None and bool(torch.isfinite(gradient).all()) for gradient in gradients)

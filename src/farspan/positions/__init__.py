@@ -28,7 +28,7 @@ from farspan.positions.ntk_critical import NTKCritical, critical_dim, ntk_lambda
 from farspan.positions.plan import lever_for, methods, plan_rope
 from farspan.positions.position_map import RotaryWithPositions, mapped_positions
 from farspan.positions.power_basis import PowerBasis, power_vector
-from farspan.positions.randomized import RandomizedPositions, randomized_positions
+from farspan.positions.randomized import Randomized, RandomizedPositions, randomized_positions
 from farspan.positions.rerotate import rerotate_cache_
 from farspan.positions.rope import RopeSpec, get_rope, rope_frequencies, to_longrope_factors
 from farspan.positions.theta import ThetaRebase, suggest_rope_base
@@ -57,6 +57,7 @@ __all__ = [
     "NTKCritical",
     "PositionLever",
     "PowerBasis",
+    "Randomized",
     "RandomizedPositions",
     "RopeSpec",
     "RotaryWithPositions",

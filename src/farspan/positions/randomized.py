@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Literal
+
 import torch
+from pydantic import Field, model_validator
 from torch import nn
 
 from farspan.errors import LeverNotApplicable
+from farspan.positions.lever import PositionLever, Stretched
+from farspan.positions.linear import linear_vector
+from farspan.positions.position_map import mapped_positions
+from farspan.positions.rope import RopeSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def positions_from_uniforms(uniforms: torch.Tensor, max_step: float = 2.0, min_step: float = 0.0) -> torch.Tensor:
@@ -71,3 +83,48 @@ class RandomizedPositions(nn.Module):
             whole.shape[0], int(whole.max()) + 1, self.generator, self.max_step, self.min_step, positions.device
         )
         return drawn.gather(1, whole)
+
+
+class Randomized(PositionLever):
+    """Random real-valued positions while the model trains, whole ones afterwards, with all frequencies divided.
+
+    Any training that runs while the lever is on sees the random positions: `randomized:factor=4,fine-tune`. Evaluated
+    and exported, the model is one of linear interpolation; without training the lever is no more than that.
+
+    Fields
+    ------
+    scale : divisor of all frequencies, in training and evaluation; the factor if left out. Training at one scale and
+        serving at a larger one is allowed: give the served recipe the larger
+    seed : of the random positions
+    max_step, min_step : range of a step from one token to the next
+
+    Source: arXiv 2308.10882, section 4.
+    """
+
+    name: ClassVar[str] = "randomized"
+    needs: ClassVar[Literal["nothing", "calibration", "training"]] = "training"
+
+    scale: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+    seed: int = 0
+    max_step: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    min_step: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Randomized:
+        if self.min_step > self.max_step:
+            raise ValueError(f"min_step must not be above max_step, not {self.min_step} and {self.max_step}")
+        return self
+
+    def stretch(self, rope: RopeSpec) -> Stretched:
+        scale = self.scale or self.factor
+        native = {"rope_type": "linear", "rope_theta": rope.rope_theta, "factor": scale}
+        return Stretched(linear_vector(rope.inv_freq, scale), native=native)
+
+    @contextmanager
+    def switch_on(self, model: PreTrainedModel) -> Iterator[None]:
+        with super().switch_on(model):
+            if self.factor == 1:
+                yield
+                return
+            with mapped_positions(model, RandomizedPositions(self.seed, self.max_step, self.min_step)):
+                yield
