@@ -67,6 +67,8 @@ def vision_model(
             if name.endswith("bias"):
                 # Fresh biases are zero, and would hide a bias that was not permuted.
                 parameter.normal_(std=0.1)
+        # Never the best: a generated image token would need an image.
+        model.lm_head.weight[[IMAGE, VIDEO, VISION_START, VISION_END]] = 0
     return model.float().eval()
 
 
