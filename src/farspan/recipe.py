@@ -28,19 +28,22 @@ from farspan.errors import FarspanError, LeverConflict, LeverNotApplicable, Reci
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+# Tune tries levers in this order, so what usually helps most stands first.
 LEVERS: dict[str, str] = {
-    "linear": "farspan.positions.linear:LinearInterpolation",
-    "ntk": "farspan.positions.ntk_aware:NTKAware",
-    "ntk-critical": "farspan.positions.ntk_critical:NTKCritical",
-    "dynamic-ntk": "farspan.positions.dynamic_ntk:DynamicNTK",
     "yarn": "farspan.positions.yarn:Yarn",
-    "llama3": "farspan.positions.llama3:Llama3",
+    "ntk": "farspan.positions.ntk_aware:NTKAware",
     "truncated-basis": "farspan.positions.truncated_basis:TruncatedBasis",
+    "linear": "farspan.positions.linear:LinearInterpolation",
+    "dynamic-ntk": "farspan.positions.dynamic_ntk:DynamicNTK",
     "power-basis": "farspan.positions.power_basis:PowerBasis",
+    "llama3": "farspan.positions.llama3:Llama3",
+    "ntk-critical": "farspan.positions.ntk_critical:NTKCritical",
     "longrope": "farspan.positions.longrope:LongRope",
     "theta": "farspan.positions.theta:ThetaRebase",
     "dprope": "farspan.positions.dprope:DPRoPE",
     "randomized": "farspan.positions.randomized:Randomized",
+    "clex": "farspan.positions.clex:Clex",
+    "e2": "farspan.positions.e2llm:E2LLM",
     "hope": "farspan.positions.hope:Hope",
     "pbs": "farspan.attention.permuted_block_sparse:PermutedBlockSparse",
     "sink-window": "farspan.attention.sink_window:SinkWindow",
@@ -70,6 +73,7 @@ class Lever(BaseModel):
     slot : levers with the same slot exclude each other (`positions`, `attention`), empty for none
     needs : what must be learned before it works: `nothing`, `calibration` or `training`
     weights_fields : names of fields that hold paths of learned weights, kept relative to the recipe's file
+    trials : settings with which a tune run tries the lever, `factor` added for positions; none: only where it is named
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +82,7 @@ class Lever(BaseModel):
     slot: ClassVar[str] = ""
     needs: ClassVar[Literal["nothing", "calibration", "training"]] = "nothing"
     weights_fields: ClassVar[tuple[str, ...]] = ()
+    trials: ClassVar[tuple[dict[str, object], ...]] = ()
 
     def check(self, config: PretrainedConfig) -> None:
         """Raise `LeverNotApplicable` if a model of this configuration cannot take the lever."""

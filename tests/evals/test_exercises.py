@@ -61,7 +61,8 @@ def test_buried_entries_keep_their_values(tokenizer: PreTrainedTokenizerBase, le
         text = str(tokenizer.decode(document.ids))
         told = dict(re.findall(r"(?<!Answer: )The secret number of (\S+) is (\d+)\.", text))
         asked = re.findall(r"Answer: The secret number of (\S+) is (\d+)\.", text)
-        assert asked and all(told[key] == value for key, value in asked)
+        assert asked
+        assert all(told[key] == value for key, value in asked)
 
 
 def test_header_and_question_are_left_out_of_bare_documents(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -44,6 +44,7 @@ class PermutedBlockSparse(AttentionLever):
     """
 
     name: ClassVar[str] = "pbs"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({"threshold": 0.9, "block_size": 64, "segment_size": 128},)
 
     block_size: BlockSize = 128
     segment_size: Annotated[int, Field(ge=16)] = 256

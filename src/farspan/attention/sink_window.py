@@ -23,6 +23,7 @@ class SinkWindow(AttentionLever):
     """Reads the first `sinks` and the last `window` tokens, both rounded up to whole blocks."""
 
     name: ClassVar[str] = "sink-window"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     block_size: BlockSize = 128
     sinks: Annotated[int, Field(ge=0)] = 128

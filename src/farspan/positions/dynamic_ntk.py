@@ -12,11 +12,10 @@ import torch
 from pydantic import Field
 from transformers import PretrainedConfig
 
-from farspan.errors import LeverNotApplicable
-from farspan.positions.length_following import length_following
+from farspan.positions.length_following import length_following, refuse_to_follow
 from farspan.positions.lever import PositionLever, Stretched, through_transformers
 from farspan.positions.ntk_aware import ntk_aware
-from farspan.positions.rope import RopeSpec, get_rope, text_config
+from farspan.positions.rope import RopeSpec, get_rope
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -37,6 +36,7 @@ class DynamicNTK(PositionLever):
     """
 
     name: ClassVar[str] = "dynamic-ntk"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     step: int = Field(default=256, ge=1)
 
@@ -58,13 +58,7 @@ class DynamicNTK(PositionLever):
 
     def check(self, config: PretrainedConfig) -> None:
         super().check(config)
-        text, rope = text_config(config), get_rope(config, self.layer_type)
-        fixed_types = rope.method in ("dynamic", "longrope") or (rope.native or {}).get("rope_type") == "longrope"
-        if fixed_types or "mrope_section" in rope.carried or hasattr(text, "qk_rope_head_dim"):
-            raise LeverNotApplicable(
-                f"frequencies and cached keys of this '{text.model_type}' cannot follow a growing base; "
-                "use ntk, which is static"
-            )
+        refuse_to_follow(config, self.layer_type, "use ntk, which is static")
 
     @contextmanager
     def switch_on(self, model: PreTrainedModel) -> Iterator[None]:

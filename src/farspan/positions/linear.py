@@ -37,6 +37,7 @@ class LinearInterpolation(PositionLever):
     """
 
     name: ClassVar[str] = "linear"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     def stretch(self, rope: RopeSpec) -> Stretched:
         native = {"rope_type": "linear", "rope_theta": rope.rope_theta, "factor": self.factor}

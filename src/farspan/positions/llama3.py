@@ -18,6 +18,7 @@ class Llama3(PositionLever):
     """
 
     name: ClassVar[str] = "llama3"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     low_freq_factor: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     high_freq_factor: float = Field(default=4.0, gt=0, allow_inf_nan=False)

@@ -41,6 +41,7 @@ class NTKAware(PositionLever):
     """
 
     name: ClassVar[str] = "ntk"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     def stretch(self, rope: RopeSpec) -> Stretched:
         theta, inv_freq = ntk_aware(rope.rope_theta, rope.rotary_dim, self.factor)

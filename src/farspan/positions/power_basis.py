@@ -42,6 +42,7 @@ class PowerBasis(PositionLever):
     """
 
     name: ClassVar[str] = "power-basis"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     power: float = Field(default=0.5, ge=0, allow_inf_nan=False)
     scale: float = Field(default=1.0, ge=1, allow_inf_nan=False)

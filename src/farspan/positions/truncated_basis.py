@@ -69,6 +69,7 @@ class TruncatedBasis(PositionLever):
     """
 
     name: ClassVar[str] = "truncated-basis"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     cutoff_length: int | None = Field(default=None, ge=2)
     band: float = Field(default=8.0, gt=1, allow_inf_nan=False)

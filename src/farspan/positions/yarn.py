@@ -25,6 +25,7 @@ class Yarn(PositionLever):
     """
 
     name: ClassVar[str] = "yarn"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     beta_fast: float = Field(default=32.0, gt=0, allow_inf_nan=False)
     beta_slow: float = Field(default=1.0, gt=0, allow_inf_nan=False)

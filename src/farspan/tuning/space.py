@@ -1,30 +1,21 @@
 """What a tune run tries: the recipes to begin with, and the space that the sampler draws from afterwards.
 
-One entry a lever says how its settings follow from the target; levers that cannot work on a model are left out with
+Levers say themselves with which settings they are worth trying; those that cannot work on a model are left out with
 their reason. Nothing here runs a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import optuna
 from transformers import PretrainedConfig
 
 from farspan.errors import FarspanError
-from farspan.recipe import Lever, Recipe, build_lever, lever_class
+from farspan.recipe import Lever, Recipe, build_lever, lever_class, lever_table
 
 NONE = "none"
 FINE_TUNE = "fine-tune"
-
-# Levers that stretch the window, in the order in which they are first tried.
-POSITION_LEVERS = ("yarn", "ntk", "truncated-basis", "linear", "dynamic-ntk", "power-basis", "llama3")
-ATTENTION_LEVERS: dict[str, tuple[dict[str, object], ...]] = {
-    "pbs": ({"threshold": 0.9, "block_size": 64, "segment_size": 128},),
-    "sink-window": ({},),
-    "mean-pool": ({"block_size": 64},),
-}
 
 
 @dataclass(frozen=True)
@@ -44,9 +35,10 @@ class Proposal:
         """The levers without the fine-tune."""
         found = []
         if self.positions != NONE:
-            found.append(build_lever(self.positions, {"factor": self.factor}))
+            settings = (lever_class(self.positions).trials or ({},))[0]
+            found.append(build_lever(self.positions, {"factor": self.factor, **settings}))
         if self.attention != NONE:
-            found.append(build_lever(self.attention, ATTENTION_LEVERS[self.attention][self.attention_setting]))
+            found.append(build_lever(self.attention, lever_class(self.attention).trials[self.attention_setting]))
         return found
 
     def recipe(self) -> Recipe:
@@ -87,27 +79,31 @@ class Space:
         self, config: PretrainedConfig, native_length: int, target_length: int, *, only: tuple[str, ...] = ()
     ) -> None:
         self.refused: dict[str, str] = {}
-        added = [name for name in only if lever_class(name).slot == "positions" and name not in POSITION_LEVERS]
         full = target_length / native_length
         self.factors = sorted({full, *(factor for factor in (2.0, full / 2, 2 * full) if factor >= 2.0)})
         self.full = full
         self.fine_tune = not only or FINE_TUNE in only
-        self.positions = [
-            name
-            for name in (*POSITION_LEVERS, *added)
-            if (not only or name in only) and self._works(config, name, lambda n: build_lever(n, {"factor": full}))
-        ]
-        self.attention = [
-            f"{name}/{setting}"
-            for name, settings in ATTENTION_LEVERS.items()
-            for setting in range(len(settings))
-            if (not only or name in only)
-            and self._works(config, name, lambda n, s=settings[setting]: build_lever(n, s))  # type: ignore[misc]
-        ]
+        self.positions: list[str] = []
+        self.attention: list[str] = []
+        for name in lever_table():
+            asked = name in only
+            if only and not asked:
+                continue
+            try:
+                lever = lever_class(name)
+            except FarspanError as error:
+                self.refused[name] = str(error)
+                continue
+            if lever.slot == "positions" and (lever.trials or asked):
+                if self._works(config, name, {"factor": full, **(lever.trials or ({},))[0]}):
+                    self.positions.append(name)
+            elif lever.slot == "attention":
+                settings = enumerate(lever.trials)
+                self.attention += [f"{name}/{index}" for index, trial in settings if self._works(config, name, trial)]
 
-    def _works(self, config: PretrainedConfig, name: str, build: Callable[[str], Lever]) -> bool:
+    def _works(self, config: PretrainedConfig, name: str, settings: dict[str, object]) -> bool:
         try:
-            build(name).check(config)
+            build_lever(name, settings).check(config)
         except FarspanError as error:
             self.refused[name] = str(error)
             return False
