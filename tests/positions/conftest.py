@@ -63,6 +63,8 @@ METHODS: dict[str, dict[str, object]] = {
     "longrope": {},
     "theta": {"rope_theta": 300_000.0},
     "dprope": {},
+    "clex": {"act": "none"},
+    "e2": {},
     "randomized": {},
 }
 

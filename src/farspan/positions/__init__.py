@@ -6,8 +6,12 @@ model, one way out writes it as a checkpoint that needs no Farspan. Attention pa
 
 from farspan.positions.angles import angle_histogram, disturbance, disturbance_of
 from farspan.positions.apply import applied, apply_rope, rope_parameters_of
+from farspan.positions.clex import Clex, clex_inference_t, clex_log_scale, clex_train_positions
+from farspan.positions.clex_flow import ClexDynamics
 from farspan.positions.dprope import DPRoPE, DpropeResult, dprope_vector
+from farspan.positions.drawn import Drawn, DrawnRotary, drawn_positions
 from farspan.positions.dynamic_ntk import DynamicNTK
+from farspan.positions.e2llm import E2LLM, ScaleOffsetAugment, e2_inference_scale, e2_positions
 from farspan.positions.export import length_limits, save_extended
 from farspan.positions.giraffe import giraffe_vector
 from farspan.positions.hope import Hope, HopeRotary, save_hope
@@ -44,9 +48,14 @@ from farspan.positions.truncated_basis import TruncatedBasis, truncated_vector
 from farspan.positions.yarn import Yarn
 
 __all__ = [
+    "E2LLM",
     "SCHEDULES",
+    "Clex",
+    "ClexDynamics",
     "DPRoPE",
     "DpropeResult",
+    "Drawn",
+    "DrawnRotary",
     "DynamicNTK",
     "Hope",
     "HopeRotary",
@@ -61,6 +70,7 @@ __all__ = [
     "RandomizedPositions",
     "RopeSpec",
     "RotaryWithPositions",
+    "ScaleOffsetAugment",
     "Stretched",
     "ThetaRebase",
     "ThetaSchedule",
@@ -72,10 +82,16 @@ __all__ = [
     "applied",
     "apply_rope",
     "channel_routing",
+    "clex_inference_t",
+    "clex_log_scale",
+    "clex_train_positions",
     "critical_dim",
     "disturbance",
     "disturbance_of",
     "dprope_vector",
+    "drawn_positions",
+    "e2_inference_scale",
+    "e2_positions",
     "enter_stage",
     "fitting_scale",
     "get_rope",

@@ -18,7 +18,7 @@ from torch import nn
 from farspan.errors import LeverNotApplicable
 from farspan.positions.apply import inv_freq_name, kept_positions, rotary_modules, write_config
 from farspan.positions.rerotate import pairs_interleaved, rerotate_cache_
-from farspan.positions.rope import RopeSpec, text_config
+from farspan.positions.rope import RopeSpec, get_rope, text_config
 
 if TYPE_CHECKING:
     from transformers import Cache, PretrainedConfig, PreTrainedModel
@@ -36,6 +36,7 @@ class LengthFollower:
     layer_type : entry of a layer-typed configuration, None for a shared rotary
     window : up to this length the rotary keeps the frequencies it has
     frequencies : longer lengths in tokens to Tensor [rotary_dim / 2]
+    attention : longer lengths in tokens to a factor on cos and sin, relative to the rotary's own
     """
 
     def __init__(
@@ -45,7 +46,12 @@ class LengthFollower:
         layer_type: str | None,
         window: int,
         frequencies: Callable[[int], torch.Tensor],
+        attention: Callable[[int], float],
     ) -> None:
+        self.rotary = rotary
+        self.scaling_name = "attention_scaling" if layer_type is None else f"{layer_type}_attention_scaling"
+        self.own_scaling = float(getattr(rotary, self.scaling_name))
+        self.attention = attention
         self.buffer: torch.Tensor = getattr(rotary, inv_freq_name(layer_type))
         self.own = self.buffer.clone()
         self.window = window
@@ -60,6 +66,10 @@ class LengthFollower:
         """The vector for a sequence of `length` tokens."""
         return self.own if length <= self.window else self.beyond(length).to(self.own)
 
+    def scaling(self, length: int) -> float:
+        """The factor on cos and sin for a sequence of `length` tokens."""
+        return self.own_scaling if length <= self.window else self.own_scaling * self.attention(length)
+
     def __call__(self, module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0  # type: ignore[attr-defined]
@@ -69,17 +79,20 @@ class LengthFollower:
             setattr(cache, _TAG, length)
         with torch.no_grad():
             self.buffer.copy_(self.frequencies(length))
+        setattr(self.rotary, self.scaling_name, self.scaling(length))
 
     def _turn(self, cache: Cache, past: int, length: int, mask: object) -> None:
         if not past:
             return
-        old, new = self.frequencies(getattr(cache, _TAG, past)), self.frequencies(length)
-        if torch.equal(old, new):
+        before = getattr(cache, _TAG, past)
+        old, new = self.frequencies(before), self.frequencies(length)
+        scale = self.scaling(length) / self.scaling(before)
+        if scale == 1 and torch.equal(old, new):
             return
         positions = torch.arange(past, device=self.buffer.device)
         if isinstance(mask, torch.Tensor) and mask.ndim == 2:
             positions = (mask.long().cumsum(-1) - 1).clamp(min=0)[:, :past]
-        rerotate_cache_(cache, positions, old, new, layers=self.layers, interleaved=self.interleaved)
+        rerotate_cache_(cache, positions, old, new, layers=self.layers, interleaved=self.interleaved, scale=scale)
 
 
 def _sequence_length(args: tuple[object, ...], kwargs: dict[str, object], past: int) -> int:
@@ -91,9 +104,27 @@ def _sequence_length(args: tuple[object, ...], kwargs: dict[str, object], past: 
     return past + next(value.shape[1] for value in given if isinstance(value, torch.Tensor))
 
 
+def refuse_to_follow(config: PretrainedConfig, layer_type: str | None, advice: str) -> None:
+    """Raise `LeverNotApplicable` if frequencies and cached keys of a model cannot follow the length of a sequence."""
+    text, rope = text_config(config), get_rope(config, layer_type)
+    fixed_types = rope.method in ("dynamic", "longrope") or (rope.native or {}).get("rope_type") == "longrope"
+    if fixed_types or "mrope_section" in rope.carried or hasattr(text, "qk_rope_head_dim"):
+        raise LeverNotApplicable(
+            f"frequencies and cached keys of this '{text.model_type}' cannot follow the length of a sequence; {advice}"
+        )
+
+
+def _no_factor(length: int) -> float:
+    return 1.0
+
+
 @contextmanager
 def length_following(
-    model: PreTrainedModel, spec: RopeSpec, window: int, frequencies: Callable[[int], torch.Tensor]
+    model: PreTrainedModel,
+    spec: RopeSpec,
+    window: int,
+    frequencies: Callable[[int], torch.Tensor],
+    attention: Callable[[int], float] = _no_factor,
 ) -> Iterator[None]:
     """Let a model's frequencies follow the sequence length for the length of a `with` block.
 
@@ -104,6 +135,7 @@ def length_following(
     spec : names target, method and layer type; its native form, the model's own, is what the configuration says
     window : up to this length the model keeps its own frequencies
     frequencies : longer lengths in tokens to Tensor [rotary_dim / 2]
+    attention : longer lengths in tokens to a factor on cos and sin, relative to the model's own
     """
     config = text_config(model.config)
     found = list(rotary_modules(model, config))
@@ -116,7 +148,7 @@ def length_following(
             for parent, name, module in found:
                 fresh = type(module)(config=config).to(next(module.buffers()).device).train(module.training)
                 setattr(parent, name, fresh)
-                follower = LengthFollower(fresh, config, spec.layer_type, window, frequencies)
+                follower = LengthFollower(fresh, config, spec.layer_type, window, frequencies, attention)
                 handles.append(parent.register_forward_pre_hook(follower, with_kwargs=True))
             yield
         finally:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def rotate_keys(
-    keys: torch.Tensor, positions: torch.Tensor, inv_freq: torch.Tensor, interleaved: bool = False
+    keys: torch.Tensor, positions: torch.Tensor, inv_freq: torch.Tensor, interleaved: bool = False, scale: float = 1.0
 ) -> torch.Tensor:
     """Rotate each pair of channels by position times frequency, in float32.
 
@@ -31,6 +31,7 @@ def rotate_keys(
     positions : Tensor [length] or [batch, length]
     inv_freq : Tensor [rotary_dim / 2], radians a token, negative to turn back
     interleaved : channel 2i is paired with 2i + 1, rather than i with i + rotary_dim / 2
+    scale : factor on the rotary channels
 
     Returns
     -------
@@ -40,7 +41,7 @@ def rotate_keys(
     # Angles of long positions lose their fraction in float32, and not every accelerator has a wider type.
     angles = positions.cpu().double()[..., None] * inv_freq.cpu().double()
     angles = angles[:, None] if angles.ndim == 3 else angles
-    cos, sin = (part.float().to(keys.device) for part in (angles.cos(), angles.sin()))
+    cos, sin = ((scale * part).float().to(keys.device) for part in (angles.cos(), angles.sin()))
     turned = keys.clone()
     rotary = keys[..., : 2 * pairs].float()
     if interleaved:
@@ -62,6 +63,7 @@ def rerotate_cache_(
     *,
     layers: Iterable[int] | None = None,
     interleaved: bool = False,
+    scale: float = 1.0,
 ) -> None:
     """Turn all cached keys, in place, from the old frequencies to the new ones.
 
@@ -75,6 +77,7 @@ def rerotate_cache_(
     old_inv_freq, new_inv_freq : Tensor [rotary_dim / 2]
     layers : indices of the layers to turn; all that hold keys if left out
     interleaved : channel 2i is paired with 2i + 1 (GLM, Cohere), rather than i with i + rotary_dim / 2
+    scale : new attention factor over the old one
 
     Raises
     ------
@@ -97,7 +100,7 @@ def rerotate_cache_(
     for layer in targets:
         keys = getattr(layer, "keys", None)
         if keys is not None and keys.numel():
-            turned = rotate_keys(keys, positions[..., -keys.shape[-2] :], difference, interleaved)
+            turned = rotate_keys(keys, positions[..., -keys.shape[-2] :], difference, interleaved, scale)
             setattr(layer, "keys", turned)  # noqa: B010  not all kinds of layers declare keys
 
 
