@@ -134,7 +134,7 @@ class ClexDraw:
         flow = self.dynamics.frequencies(distinct, self.time_dt).float()
         if flow.requires_grad:
             mean = float(positions.mean().clamp(min=1))
-            flow.register_hook(lambda gradient: gradient / mean)
+            flow.register_hook(lambda gradient: gradient / mean)  # type: ignore[no-untyped-call]
         table = [self.own if t == 1 else row for t, row in zip(distinct, flow, strict=True)]
         inv_freq = torch.stack([table[distinct.index(t)] for t in scales])
         return Drawn(positions.to(position_ids.device), inv_freq[:, None], self.attention_factor)
@@ -322,7 +322,8 @@ class ClexTable:
         scales = {1.0, *(step * lever.resolution for step in range(1, count)), float(lever.max_factor)}
         self.scales = sorted(t for t in scales if t >= 1)
         with torch.no_grad():
-            self.vectors = dict(zip(self.scales, dynamics.frequencies(self.scales, lever.time_dt), strict=True))
+            flow = dynamics.frequencies(self.scales, lever.time_dt)
+        self.vectors: dict[float, torch.Tensor] = dict(zip(self.scales, flow, strict=True))
 
     def scale(self, length: int) -> float:
         """t of a sequence of `length` tokens; beyond the largest scale a warning says that it is kept."""

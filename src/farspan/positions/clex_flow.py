@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -72,9 +73,8 @@ class ClexDynamics(nn.Module):
         start = default_inv_freq(rope_theta, head_dim) if inv_freq is None else inv_freq.double().cpu()
         self.act = act
         self.start = start.log()
-        self.seen = (
-            self.start if time_embedding_theta is None else default_inv_freq(time_embedding_theta, head_dim).log()
-        )
+        seen = None if time_embedding_theta is None else default_inv_freq(time_embedding_theta, head_dim)
+        self.seen = self.start if seen is None else seen.log()
         self.kept = None if kept is None else kept.double().cpu().clamp(0, 1)
         self.slope = torch.arange(0, head_dim, 2, dtype=torch.float64) / (head_dim - 2)
         if act == "none":
@@ -123,7 +123,7 @@ class ClexDynamics(nn.Module):
         ------
         LeverNotApplicable : scales that do not ascend from 1 or above.
         """
-        if not ts or ts[0] < 1 or any(later < earlier for earlier, later in zip(ts, ts[1:], strict=False)):
+        if not ts or ts[0] < 1 or any(later < earlier for earlier, later in pairwise(ts)):
             raise LeverNotApplicable(f"scales must ascend and be at least 1, not {list(ts)}")
         rows = []
         now, bent = 1.0, torch.zeros_like(self.start)
