@@ -55,6 +55,7 @@ LEVERS: dict[str, str] = {
     "a-shape": "farspan.attention.triangle:AShape",
     "tri-shape": "farspan.attention.triangle:TriShape",
     "squeezed": "farspan.attention.squeezed:Squeezed",
+    "lightning": "farspan.attention.lightning:Lightning",
     "fine-tune": "farspan.training.fine_tune:FineTune",
 }
 
