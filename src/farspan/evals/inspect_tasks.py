@@ -151,6 +151,9 @@ def long_context(family: str, prefix_mode: Mode = "auto", tokenizer: str = "", d
         state.messages = messages
         state.metadata["prefix_mode"] = mode
         stops = list(stop_strings(sample, mode))
+        state.metadata["companion_outputs"] = [
+            await _asked(other, mode, config) for other, config in _companions(source, sample, mode)
+        ]
         state = await generate(state, max_tokens=sample.max_new_tokens, stop_seqs=stops or None)
         short = digest(prompt.user)
         state.messages = [_shortened(message, prompt.user, short) for message in state.messages]
@@ -174,7 +177,7 @@ def long_context_score() -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         sample = LongSample.model_validate({**dict(state.metadata["sample"]), "context": ""})
         output = state.output.completion
-        figures = score_sample(sample, output)
+        figures = score_sample(sample, output, [str(other) for other in state.metadata.get("companion_outputs", ())])
         return Score(value=figures["score"], answer=output, metadata={**figures})
 
     return score
@@ -233,6 +236,25 @@ class SampleSource:
         if task not in self._published:
             self._published[task] = list(self.family.read_published(self.data, task))
         return self._published[task]
+
+
+def _companions(source: SampleSource, sample: LongSample, mode: PrefixMode) -> list[tuple[LongSample, GenerateConfig]]:
+    """Samples that are asked beside this one, and how each is generated."""
+    return [
+        (other, GenerateConfig(max_tokens=other.max_new_tokens, stop_seqs=list(stop_strings(other, mode)) or None))
+        for other in source.family.companions(sample)
+    ]
+
+
+async def _asked(sample: LongSample, mode: PrefixMode, config: GenerateConfig) -> str:
+    """What the evaluated model says to a sample; the long message is taken out of the log again."""
+    prompt = render_prompt(sample, mode)
+    messages: list[ChatMessage] = [ChatMessageUser(content=prompt.user)]
+    if prompt.answer_prefix:
+        messages.append(ChatMessageAssistant(content=prompt.answer_prefix))
+    output = await get_model().generate(messages, config=config)
+    _forget(prompt.user, digest(prompt.user))
+    return output.completion
 
 
 def continued(provider: str) -> PrefixMode:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from itertools import takewhile
+from itertools import chain, islice, takewhile
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -118,15 +118,19 @@ def run_probe(
     LengthTargetError : no sample fits into the length.
     """
     samples, shared = _samples(probe, family, length, range(first, first + n), seed)
-    requests = requests_of(samples, engine.tokenizer, mode)
+    companions = [family.companions(sample) for sample in samples]
+    asked = [*samples, *chain.from_iterable(companions)]
+    requests = requests_of(asked, engine.tokenizer, mode)
     results = engine.generate_batch(requests)
+    rest = (result.text for result in results[n:])
+    others = [list(islice(rest, len(mine))) for mine in companions]
     return [
         Answer(
             id=f"{probe.name}/{seed}/{first + index}",
             length=length,
             depth=sample.depth,
             cluster=f"{length}/{(first + index) // shared}",
-            score=family.score(sample, result.text),
+            score=family.joint_scores(sample, result.text, heard)["score"],
             output=result.text,
             expected=tuple(sample.answers),
             question=sample.question + sample.answer_prefix,
@@ -135,7 +139,7 @@ def run_probe(
             output_tokens=result.usage.output_tokens,
             truncated=result.stop_reason == "max_tokens",
         )
-        for index, (sample, request, result) in enumerate(zip(samples, requests, results, strict=True))
+        for index, (sample, request, result, heard) in enumerate(zip(samples, requests, results, others, strict=False))
     ]
 
 

@@ -9,6 +9,7 @@ TASKS: dict[str, str] = {
     "needle_threading": "farspan.evals.tasks.needle_threading:NeedleThreading",
     "lines": "farspan.evals.tasks.lines:Lines",
     "ruler": "farspan.evals.tasks.ruler:Ruler",
+    "longbiobench": "farspan.evals.tasks.longbiobench:LongBioBench",
 }
 
 __all__ = ["TASKS"]

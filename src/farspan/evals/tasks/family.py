@@ -130,6 +130,16 @@ class Family(GeneratorBase, Generic[K]):
         return cls.scores(sample, output)["score"]
 
     @classmethod
+    def companions(cls, sample: LongSample) -> list[LongSample]:
+        """Samples that must be asked too before this one can be scored, such as the same question on another text."""
+        return []
+
+    @classmethod
+    def joint_scores(cls, sample: LongSample, output: str, others: Sequence[str]) -> dict[str, float]:
+        """All figures of one output, given the outputs of its `companions` in their order."""
+        return cls.scores(sample, output)
+
+    @classmethod
     def default_tasks(cls, data: str = "") -> Sequence[str]:
         """The tasks that are run where none is named; `data` as for `read_published`."""
         return cls.tasks[:1]
@@ -199,6 +209,7 @@ class Family(GeneratorBase, Generic[K]):
             answer_prefix=ask.answer_prefix,
             max_new_tokens=made.max_new_tokens,
             depth=ask.depth,
+            language=str(ask.metadata.get("language", "en")),
             metadata={"stop": list(self.stop), "instruction": self.instruction, **ask.metadata},
         )
 
@@ -246,9 +257,12 @@ def family_class(name: str) -> type[Family[Knobs]]:
     return found
 
 
-def score_sample(sample: LongSample, output: str) -> dict[str, float]:
-    """All figures of one output of a sample, by the sample's family; `score` in [0, 1] is the one that counts."""
-    return family_class(sample.benchmark).scores(sample, output)
+def score_sample(sample: LongSample, output: str, others: Sequence[str] = ()) -> dict[str, float]:
+    """All figures of one output of a sample, by the sample's family; `score` in [0, 1] is the one that counts.
+
+    others : outputs of the sample's companions
+    """
+    return family_class(sample.benchmark).joint_scores(sample, output, others)
 
 
 def joined(items: Sequence[str]) -> str:
