@@ -1,7 +1,9 @@
 """Training: documents, packing, the trainer, whole runs from one YAML file, and fine-tuning as a lever."""
 
+from farspan.training.clex import FlowGuard, fit_clex
 from farspan.training.config import SourceConfig, Stage, TokenizerConfig, TrainConfig, TrainConfigError
 from farspan.training.data import Document, DocumentSource, DocumentStream, document_ids, pack
+from farspan.training.e2llm import fit_e2
 from farspan.training.fine_tune import FineTune
 from farspan.training.loss import linear_cross_entropy_sum
 from farspan.training.run import train
@@ -12,6 +14,7 @@ __all__ = [
     "DocumentSource",
     "DocumentStream",
     "FineTune",
+    "FlowGuard",
     "LongTrainer",
     "SourceConfig",
     "Stage",
@@ -19,6 +22,8 @@ __all__ = [
     "TrainConfig",
     "TrainConfigError",
     "document_ids",
+    "fit_clex",
+    "fit_e2",
     "linear_cross_entropy_sum",
     "pack",
     "train",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -18,7 +18,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerCallback
 
 from farspan.errors import FarspanError
 from farspan.recipe import Lever
@@ -64,6 +64,8 @@ class FineTune(Lever):
         batch_tokens: int,
         deadline: float | None = None,
         precision: str = "auto",
+        groups: Sequence[dict[str, object]] = (),
+        callbacks: Sequence[TrainerCallback] = (),
     ) -> FineTune:
         """Train, save the learned weights, and put the model's own weights back.
 
@@ -72,13 +74,17 @@ class FineTune(Lever):
         batches : as `DocumentStream` makes them
         out : the file to write, `.safetensors`
         deadline : moment of `time.monotonic()` after which no further step starts
+        groups : optimiser groups of parameters outside the model that are trained along
+        callbacks : of the trainer
 
         Returns
         -------
         This lever with `weights` set and `tokens` those it was trained on.
+
+        Raises
+        ------
+        FarspanError : the model is in float16, or there are no batches.
         """
-        steps = max(1, self.tokens // batch_tokens)
-        done = 0
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         dtypes = {parameter.dtype for parameter in model.parameters()}
         was_training = model.training
@@ -92,19 +98,18 @@ class FineTune(Lever):
                 muon_learning_rate=self.muon_learning_rate,
                 weight_decay=0.0,
             )
-            pace = _Pace(steps, deadline)
-            with tempfile.TemporaryDirectory() as scratch:
-                trainer = LongTrainer(
-                    model=model,
-                    args=training_arguments(Path(scratch), max_steps=steps, precision=precision, seed=self.seed),
-                    train_dataset=BatchList(batches),
-                    optimizers=(optimizer, LambdaLR(optimizer, pace)),
-                    callbacks=[Deadline(deadline)] if deadline is not None else None,
-                )
-                trainer.train()
-                done = trainer.state.global_step
-                # Preparing a model wraps its forward in autocast; the model must come back without that.
-                trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+            for group in groups:
+                optimizer.add_param_group(dict(group))
+            done = run_steps(
+                model,
+                batches,
+                optimizer,
+                steps=max(1, self.tokens // batch_tokens),
+                deadline=deadline,
+                precision=precision,
+                seed=self.seed,
+                callbacks=callbacks,
+            )
             learned = {
                 name: tensor.detach().clone().contiguous()
                 for name, tensor in _once(model.state_dict()).items()
@@ -142,6 +147,43 @@ class FineTune(Lever):
         learned = self._load()
         _check_names(learned, model.state_dict())
         _put(model, learned)
+
+
+def run_steps(
+    model: PreTrainedModel,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    deadline: float | None = None,
+    precision: str = "auto",
+    seed: int = 0,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> int:
+    """Train in place for a number of steps, or up to a deadline, without checkpoints.
+
+    Returns
+    -------
+    The steps done.
+
+    Raises
+    ------
+    FarspanError : there are no batches.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = LongTrainer(
+            model=model,
+            args=training_arguments(Path(scratch), max_steps=steps, precision=precision, seed=seed),
+            train_dataset=BatchList(batches),
+            optimizers=(optimizer, LambdaLR(optimizer, _Pace(steps, deadline))),
+            callbacks=[*callbacks, *([Deadline(deadline)] if deadline is not None else [])],
+        )
+        trainer.train()
+        # Preparing a model wraps its forward in autocast; the model must come back without that.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    if not trainer.state.global_step:
+        raise FarspanError("there is nothing to train on: no batch came; give more or longer documents")
+    return trainer.state.global_step
 
 
 class _Pace:

@@ -49,6 +49,21 @@ class MuonWithAdamW(torch.optim.Optimizer):
             )
         super().__init__(trained, {"lr": learning_rate})
         self._share_groups()
+        self._complete = True
+
+    _complete = False
+
+    def add_param_group(self, param_group: dict[str, object]) -> None:
+        """Parameters added later, which may lie outside the model, are AdamW's."""
+        if not self._complete:
+            super().add_param_group(param_group)
+            return
+        adamw = next((part for part in self.parts if isinstance(part, torch.optim.AdamW)), None)
+        if adamw is None:
+            self.parts.append(torch.optim.AdamW([param_group], betas=(0.9, 0.95), weight_decay=0.0))
+        else:
+            adamw.add_param_group(param_group)
+        self._share_groups()
 
     def _share_groups(self) -> None:
         self.param_groups = [group for part in self.parts for group in part.param_groups]

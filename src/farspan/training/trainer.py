@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from farspan.positions import DrawnRotary
 from farspan.training.loss import linear_cross_entropy_sum
 from farspan.training.optimizers import MuonWithAdamW
 
@@ -51,6 +52,7 @@ class LongTrainer(Trainer):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self.model_accepts_loss_kwargs = False  # the loss is a mean already
         self.remove_callback(PrinterCallback)
+        self.add_callback(DrawsByStep())
 
     def compute_loss(
         self,
@@ -86,6 +88,23 @@ class LongTrainer(Trainer):
             num_workers=workers,
             prefetch_factor=4 if workers else None,
         )
+
+
+class DrawsByStep(TrainerCallback):
+    """Tells rotary modules that draw their positions which step it is, so that a resumed run draws as an
+    uninterrupted one, and ranks draw differently."""
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module | None = None,
+        **kwargs: object,
+    ) -> None:
+        for module in model.modules() if model is not None else ():
+            if isinstance(module, DrawnRotary):
+                module.begin(state.global_step, args.process_index)
 
 
 class Deadline(TrainerCallback):
