@@ -20,6 +20,8 @@ from farspan.positions.lever import PositionLever, Stretched
 from farspan.positions.linear import LinearInterpolation, linear_vector
 from farspan.positions.llama3 import Llama3
 from farspan.positions.longrope import LongRope
+from farspan.positions.longrope_score import perplexity_score, search_longrope
+from farspan.positions.longrope_search import SearchResult, SearchSettings, search_factors
 from farspan.positions.multimodal import (
     VisionBlock,
     channel_routing,
@@ -71,6 +73,8 @@ __all__ = [
     "RopeSpec",
     "RotaryWithPositions",
     "ScaleOffsetAugment",
+    "SearchResult",
+    "SearchSettings",
     "Stretched",
     "ThetaRebase",
     "ThetaSchedule",
@@ -105,6 +109,7 @@ __all__ = [
     "mrope_positions",
     "ntk_aware",
     "ntk_lambda",
+    "perplexity_score",
     "plan_rope",
     "plan_schedule",
     "power_vector",
@@ -114,6 +119,8 @@ __all__ = [
     "rope_parameters_of",
     "save_extended",
     "save_hope",
+    "search_factors",
+    "search_longrope",
     "stage_spec",
     "suggest_rope_base",
     "to_longrope_factors",
