@@ -4,6 +4,9 @@ Every vertical and every diagonal stripe of an attention map crosses the antidia
 antidiagonals tell whether a block holds either. Reading groups of queries backwards and groups of keys forwards makes
 each such sum one entry of a matrix product that is `stride` times smaller each way. Training-free.
 
+An antidiagonal of an even stride holds odd distances only, so a slash one token wide at an even distance is seen by its
+neighbours alone.
+
 Source: arXiv 2503.16428, sections 2.1 and 2.2.
 """
 

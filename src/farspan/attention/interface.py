@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from farspan.attention.executors import execute
+from farspan.attention.executors import BackendRefused, execute
 from farspan.attention.executors.dense import explicit_attention
 from farspan.attention.masks import PaddingMask, attention_mask
 from farspan.attention.selection import AttentionContext, Selection, stored
@@ -265,13 +265,13 @@ def _sparse(
         if selection.plan.density() > most:
             return "too little to skip"
     began = time.perf_counter()
-    output, backend = _execute(shared, selection, query, key, value, scaling, sinks)
+    output, backend = _execute(state, selection, query, key, value, scaling, sinks)
     state.count(selection, context, backend, query, key, (chosen, time.perf_counter() - began))
     return output
 
 
 def _execute(
-    shared: SharedState,
+    state: LayerState,
     selection: Selection,
     query: Tensor,
     key: Tensor,
@@ -281,10 +281,15 @@ def _execute(
 ) -> tuple[Tensor, str]:
     if selection.order is not None:
         key, value = stored(key, selection.order), stored(value, selection.order)
-    need_lse = isinstance(sinks, Tensor)
-    output, lse, backend = execute(
-        query, key, value, selection.plan, scaling, shared.lever.backend, need_lse, shared.chooser
-    )
+    need_lse, shared = isinstance(sinks, Tensor), state.shared
+    arguments = (query, key, value, selection.plan, scaling)
+    try:
+        output, lse, backend = execute(*arguments, shared.lever.backend, need_lse, shared.chooser)
+    except BackendRefused as refusal:
+        if shared.lever.strict:
+            raise
+        state.stats.refusals[str(refusal)] += 1
+        output, lse, backend = execute(*arguments, "auto", need_lse, shared.chooser)
     return _with_sinks(output, lse, sinks), backend
 
 

@@ -235,18 +235,29 @@ class BlockPlan:
         """Kept blocks as a mask: Tensor bool [B, Hs, nQ, nK]."""
         return self._scatter(self.full_num, self.full_idx) | self._scatter(self.partial_num, self.partial_idx)
 
+    def column_mask(self, blocks: Tensor) -> Tensor:
+        """Single keys that some query blocks read besides their key blocks.
+
+        blocks : Tensor int64 [n], query blocks -> Tensor bool [B, Hs, n, kv_len]
+        """
+        lines, device = self.batch * self.selections, self.full_num.device
+        wanted, back = torch.unique(blocks, return_inverse=True)
+        mask = torch.zeros(lines, len(wanted), self.kv_len, dtype=torch.bool, device=device)
+        if self.col_ptr is not None and self.col_idx is not None:
+            place = torch.full((self.n_q,), -1, device=device)
+            place[wanted] = torch.arange(len(wanted), device=device)
+            row = torch.repeat_interleave(torch.arange(len(self.col_ptr) - 1, device=device), self.col_ptr.diff())
+            slot = place[row % self.n_q]
+            asked = slot >= 0
+            mask[row[asked] // self.n_q, slot[asked], self.col_idx[asked].long()] = True
+        return mask[:, back].view(self.batch, self.selections, len(blocks), self.kv_len)
+
     def to_token_mask(self) -> Tensor:
         """Allowed cells: Tensor bool [B, Hs, q_len, kv_len]. Quadratic memory: for tests and small sizes only."""
         blocks = self.block_mask().repeat_interleave(self.block_q, 2)[:, :, : self.q_len]
         cells = blocks.repeat_interleave(self.block_k, 3)[..., : self.kv_len].clone()
-        if self.col_ptr is not None and self.col_idx is not None:
-            rows = torch.repeat_interleave(
-                torch.arange(len(self.col_ptr) - 1, device=cells.device), self.col_ptr.diff()
-            )
-            extra = torch.zeros(self.batch * self.selections, self.n_q, self.kv_len, dtype=torch.bool)
-            extra = extra.to(cells.device)
-            extra[rows // self.n_q, rows % self.n_q, self.col_idx.long()] = True
-            cells |= extra.repeat_interleave(self.block_q, 1)[:, : self.q_len].view_as(cells)
+        if self.col_ptr is not None:
+            cells |= self.column_mask(torch.arange(self.q_len, device=cells.device) // self.block_q)
         keys = self._spread_positions()[:, :, None, : self.kv_len]
         return cells & (keys <= self.query_positions[:, None])
 

@@ -141,7 +141,8 @@ def root_js_divergence(first: Tensor, second: Tensor) -> Tensor:
     """Square root of the Jensen-Shannon divergence of distributions over the last axis, in nats."""
     middle = (first + second) / 2
     parts = [torch.special.xlogy(p, p) - torch.special.xlogy(p, middle) for p in (first, second)]
-    return (sum(parts).sum(-1) / 2).clamp(min=0.0).sqrt()  # type: ignore[union-attr]
+    divergence: Tensor = (parts[0] + parts[1]).sum(-1) / 2
+    return divergence.clamp(min=0.0).sqrt()
 
 
 def _block_sums(lines: Tensor, block_size: int) -> Tensor:

@@ -32,7 +32,7 @@ def attention_report(model: PreTrainedModel) -> list[LayerStats]:
 def coverage(
     query: Tensor, key: Tensor, plan: BlockPlan, *, rows: int = 64, scaling: float | None = None, seed: int = 0
 ) -> Tensor:
-    """Share of the true attention mass the kept blocks hold, averaged over sampled query rows: Tensor [B, Hq].
+    """Share of the true attention mass that kept blocks and columns hold, averaged over sampled rows: Tensor [B, Hq].
 
     query : Tensor [B, Hq, q_len, D]; key : Tensor [B, Hkv, kv_len, D] in the plan's order, each key stored once
     rows : sampled query rows; the cost is that of so many tokens of dense attention
@@ -47,5 +47,8 @@ def coverage(
     mass = scores.masked_fill(~reachable, -torch.inf).softmax(-1).nan_to_num(0.0)
     blocks = plan.block_mask().repeat_interleave(query.shape[1] // plan.selections, dim=1)[:, :, picked // plan.block_q]
     kept = blocks.repeat_interleave(plan.block_k, dim=-1)[..., : plan.kv_len]
+    if plan.col_ptr is not None:
+        lines = plan.column_mask(picked // plan.block_q)
+        kept = kept | lines.repeat_interleave(query.shape[1] // plan.selections, dim=1)
     share: Tensor = (mass * kept).sum(-1).mean(-1)
     return share

@@ -37,6 +37,7 @@ class LayerStats:
     decode : calls with a single new token, left dense because the lever selects in prefill only
     fallbacks : calls that fell back to dense attention, by reason
     backends : sparse calls by executor
+    refusals : sparse calls that the lever's executor could not take, by reason; the fastest that can took them
     head_density : kept cells over causal cells of the sparse calls, one number per selection (head or KV head)
     selection_seconds, execution_seconds : time spent choosing and computing in sparse calls (on a GPU: launching)
     flops, dense_flops : floating-point operations of the sparse calls, selection included, and of dense attention
@@ -49,6 +50,7 @@ class LayerStats:
     decode: int = 0
     fallbacks: Counter[str] = field(default_factory=Counter)
     backends: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
     head_density: list[float] = field(default_factory=list)
     selection_seconds: float = 0.0
     execution_seconds: float = 0.0
