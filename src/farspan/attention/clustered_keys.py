@@ -246,9 +246,9 @@ class ClusteredLayer:
     """One layer of a context, laid out for reading.
 
     clusters : as looked up
-    keys, values : Tensor [runs, RUN, D] and [runs, RUN, Dv], sorted by head and cluster; a cluster is a whole number
+    keys, values : Tensor [runs, RUN * D] and [runs, RUN * Dv], sorted by head and cluster; a cluster is a whole number
         of runs
-    valid : Tensor bool [runs, RUN], False where a run is filled up
+    bias : Tensor [runs, RUN] in the keys' dtype, -inf where a run is filled up, else 0
     first, runs : Tensor int64 [Hkv, K], where a cluster's runs begin, and how many they are
     context : Tensor [Hkv, P, D], keys in their own order
     length, window : tokens of the context, and its last ones that are always read
@@ -257,7 +257,7 @@ class ClusteredLayer:
     clusters: Clusters
     keys: Tensor
     values: Tensor
-    valid: Tensor
+    bias: Tensor
     first: Tensor
     runs: Tensor
     context: Tensor
@@ -266,6 +266,7 @@ class ClusteredLayer:
     _probes: Tensor = field(init=False)
     _tolerance: float = field(init=False)
     _seen: set[int] = field(default_factory=set)
+    _scratch: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = min(_PROBES, self.length)
@@ -298,15 +299,15 @@ class ClusteredLayer:
         def sorted_rows(rows: Tensor) -> Tensor:
             stored = rows.new_zeros(total, rows.shape[-1])
             stored[place] = rows.reshape(-1, rows.shape[-1])[source]
-            return stored.view(-1, RUN, rows.shape[-1])
+            return stored.view(-1, RUN * rows.shape[-1])
 
-        valid = torch.zeros(total, dtype=torch.bool, device=labels.device)
-        valid[place] = True
+        bias = keys.new_full((total,), -torch.inf)
+        bias[place] = 0.0
         return cls(
             clusters=clusters,
             keys=sorted_rows(keys),
             values=sorted_rows(values),
-            valid=valid.view(-1, RUN),
+            bias=bias.view(-1, RUN),
             first=first,
             runs=runs,
             context=keys,
@@ -334,8 +335,21 @@ class ClusteredLayer:
         some = (key[0][:, self._probes] - self.context[:, self._probes]).abs().amax()
         return bool(some <= self._tolerance)
 
-    def kept_runs(self, keep: Tensor) -> tuple[Tensor, list[int]]:
-        """Indices of the runs of kept clusters, head by head, and how many they are in each head.
+    def collect(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys [runs * RUN, D], values and biases [runs * RUN] of these runs; they last until the next call."""
+        keys = self._collected("keys", self.keys, index).view(-1, self.context.shape[-1])
+        values = self._collected("values", self.values, index).view(len(keys), -1)
+        return keys, values, self.bias.index_select(0, index).flatten()
+
+    def _collected(self, name: str, table: Tensor, index: Tensor) -> Tensor:
+        # memory that is used again stays in the processor's cache, and costs no page faults
+        held = self._scratch.get(name)
+        if held is None or len(held) < len(index):
+            held = self._scratch[name] = table.new_empty(len(index) * 5 // 4 + 1, table.shape[1])
+        return torch.index_select(table, 0, index, out=held[: len(index)])
+
+    def kept_runs(self, keep: Tensor) -> list[Tensor]:
+        """Indices of the runs of kept clusters, one tensor a head.
 
         keep : Tensor bool [H, K], H a multiple of the KV heads
         """
@@ -347,7 +361,7 @@ class ClusteredLayer:
         total = int(ends[-1]) if len(ends) else 0
         index = torch.arange(total, device=keep.device) + (starts - ends + lengths).repeat_interleave(lengths)
         per_head = (self.runs.repeat_interleave(group, dim=0) * keep).sum(-1).tolist()
-        return index, per_head
+        return list(torch.split(index, per_head))
 
 
 def model_fingerprint(model: PreTrainedModel) -> str:

@@ -18,7 +18,7 @@ def grouped_attention(
     *,
     scaling: float | None = None,
     mask: Tensor | None = None,
-    readable: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention with the heads of a group packed as rows.
 
@@ -27,8 +27,7 @@ def grouped_attention(
     query : Tensor [B, Hq, Lq, D]; key : Tensor [B, Hkv, L, D]; value : Tensor [B, Hkv, L, Dv]
     scaling : factor of the scores, by default D ** -0.5
     mask : Tensor bool [Lq, L] or [B, Lq, L], True is read; None reads everything
-    readable : Tensor bool [B, L], keys that exist, at least one a row, in place of `mask` where it is the same for all
-        queries
+    bias : Tensor [B, L] in the query's dtype, added to the scores of all queries in place of a mask; not all -inf
 
     Returns
     -------
@@ -39,9 +38,7 @@ def grouped_attention(
     kv_heads = key.shape[1]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     packed = query.reshape(batch, kv_heads, heads // kv_heads * length, query.shape[-1])
-    bias = None
-    if readable is not None:
-        bias = torch.zeros(readable.shape, dtype=query.dtype, device=query.device).masked_fill_(~readable, -torch.inf)
+    if bias is not None:
         bias = bias[:, None, None].expand(batch, 1, packed.shape[2], -1)
     if mask is not None:
         cells = (mask if mask.ndim == 3 else mask[None]).expand(batch, length, key.shape[2])

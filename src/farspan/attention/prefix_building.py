@@ -37,7 +37,8 @@ class _Recorder(Squeezed):
     """Keeps each layer's last queries and leaves attention dense."""
 
     _window: int = PrivateAttr(0)
-    _queries: dict[int, tuple[Tensor, float]] = PrivateAttr(default_factory=dict)
+    # queries, scaling, and size of a key by layer
+    _queries: dict[int, tuple[Tensor, float, int]] = PrivateAttr(default_factory=dict)
 
     @contextmanager
     def prepared(self, model: PreTrainedModel) -> Iterator[None]:
@@ -48,7 +49,7 @@ class _Recorder(Squeezed):
         rows = query[0, :, -self._window :].detach()
         if before is not None:
             rows = torch.cat([before[0], rows], dim=1)[:, -self._window :]
-        self._queries[context.layer_idx] = (rows.clone(), context.scaling)
+        self._queries[context.layer_idx] = (rows.clone(), context.scaling, key.shape[-1])
         return "recording"
 
 
@@ -95,7 +96,15 @@ def build_prefix_cache(
     kinds = {type(layer) for layer in DynamicCache(config=config).layers}
     if not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
         raise SqueezeError(f"{type(model).__name__} keeps no keys of every token in every layer; it cannot be squeezed")
-    cache, queries = _read(model, ids, observation_window)
+    cache, recorded = _read(model, ids, observation_window)
+    # a cache that holds something else than the keys attention sees, such as their compressed form, cannot serve
+    queries = {
+        index: found
+        for index, found in recorded.items()
+        if isinstance(held := cache.layers[index], DynamicLayer)
+        and held.keys is not None
+        and held.keys.shape[-1] == found[2]
+    }
     layers = []
     for index, held in enumerate(cache.layers):
         assert isinstance(held, DynamicLayer)
@@ -104,7 +113,7 @@ def build_prefix_cache(
         keys, values = held.keys[0], held.values[0]
         kept = _stored(keys, store_dtype), _stored(values, store_dtype)
         if index in queries:
-            rows, scaling = queries[index]
+            rows, scaling, _ = queries[index]
             labels, clusters = cluster_keys(
                 keys[:, : len(ids) - observation_window],
                 cluster_ratio=cluster_ratio,
@@ -122,7 +131,7 @@ def build_prefix_cache(
             progress(index + 1, len(cache.layers))
     if not queries:
         raise SqueezeError(
-            f"no layer of {type(model).__name__} can be squeezed: all use windows, capped scores or a mask of their own"
+            f"no layer of {type(model).__name__} can be squeezed: they use windows, capped scores or compressed keys"
         )
     built = PrefixCache(
         ids=tuple(int(token) for token in ids),
@@ -162,8 +171,8 @@ def _thresholds(cache: PrefixCache, quantiles: Sequence[float]) -> dict[str, dic
 @torch.no_grad()
 def _read(
     model: PreTrainedModel, ids: Sequence[int], window: int
-) -> tuple[DynamicCache, dict[int, tuple[Tensor, float]]]:
-    """A cache of the context, and the last queries and the scaling of each layer that can be squeezed."""
+) -> tuple[DynamicCache, dict[int, tuple[Tensor, float, int]]]:
+    """A cache of the context; last queries, scaling and size of a key of each layer that can be squeezed."""
     recorder = _Recorder(min_length=0)
     recorder._window = window
     # without a configuration every layer keeps all its keys, windows included

@@ -244,26 +244,21 @@ def squeezed_attention(
 
 def _over_clusters(query: Tensor, layer: ClusteredLayer, keep: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
     """Attention [1, Hq, Lq, Dv] over the kept clusters, and its logsumexp [1, Hq, Lq]."""
-    index, per_head = layer.kept_runs(keep)
-    keys, values, valid = (table.index_select(0, index) for table in (layer.keys, layer.values, layer.valid))
     heads, length = query.shape[1], query.shape[2]
-    packed = query.reshape(len(per_head), 1, heads // len(per_head), length, query.shape[-1])
     outputs, lses = [], []
-    begin = 0
-    for rows, runs in zip(packed, per_head, strict=True):
-        part = slice(begin, begin + runs)
-        begin += runs
+    for rows, runs in zip(query[0].chunk(len(keep)), layer.kept_runs(keep), strict=True):
+        keys, values, bias = layer.collect(runs)
         output, lse = grouped_attention(
             rows.reshape(1, 1, -1, rows.shape[-1]),
-            keys[part].reshape(1, 1, -1, keys.shape[-1]),
-            values[part].reshape(1, 1, -1, values.shape[-1]),
+            keys[None, None],
+            values[None, None],
             scaling=scaling,
-            readable=valid[part].reshape(1, -1),
+            bias=bias[None],
         )
         outputs.append(output)
         lses.append(lse)
     return (
-        torch.cat(outputs, 1).reshape(1, heads, length, values.shape[-1]),
+        torch.cat(outputs, 1).reshape(1, heads, length, outputs[0].shape[-1]),
         torch.cat(lses, 1).reshape(1, heads, length),
     )
 
