@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import string
+
 import torch
+from tokenizers import Regex, Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 from transformers import (
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
@@ -108,3 +115,13 @@ def logits_of(model: PreTrainedModel, inputs: Inputs, **more: object) -> torch.T
     with torch.no_grad():
         logits: torch.Tensor = model(**inputs, use_cache=False, **more).logits
     return logits
+
+
+def character_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, with ids below those of the vision tokens."""
+    characters = string.ascii_letters + string.digits + " .,?:\n"
+    vocabulary = {"<pad>": 0, **{character: 1 + index for index, character in enumerate(characters)}}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
