@@ -31,6 +31,7 @@ from farspan.positions.multimodal import (
 )
 from farspan.positions.ntk_aware import NTKAware, ntk_aware
 from farspan.positions.ntk_critical import NTKCritical, critical_dim, ntk_lambda
+from farspan.positions.pairs import PairRow, pair_rows
 from farspan.positions.plan import lever_for, methods, plan_rope
 from farspan.positions.position_map import RotaryWithPositions, mapped_positions
 from farspan.positions.power_basis import PowerBasis, power_vector
@@ -66,6 +67,7 @@ __all__ = [
     "LongRope",
     "NTKAware",
     "NTKCritical",
+    "PairRow",
     "PositionLever",
     "PowerBasis",
     "Randomized",
@@ -109,6 +111,7 @@ __all__ = [
     "mrope_positions",
     "ntk_aware",
     "ntk_lambda",
+    "pair_rows",
     "perplexity_score",
     "plan_rope",
     "plan_schedule",

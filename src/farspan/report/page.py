@@ -6,43 +6,18 @@ the numbers themselves come from the record as they are.
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
-from collections.abc import Sequence
-from functools import cache
 from html import escape
-from importlib.resources import files
-
-from plotly.offline import get_plotlyjs
 
 from farspan.report import listing, tables, units
 from farspan.report.cost import is_winner, pareto_panels, profile_panels
+from farspan.report.document import KEY_MARKS, document, figures, section
 from farspan.report.head import head
 from farspan.report.heat import heat_maps
 from farspan.report.reading import Panel, forest, loss_curve, native_shown, score_curves
 from farspan.report.record import Fact, RunRecord
 from farspan.report.tables import Table
-from farspan.report.theme import DARK, HEAT, LIGHT
+from farspan.report.theme import HEAT
 
-
-def _swatch(width: int, inner: str) -> str:
-    return f'<svg width="{width}" height="12" aria-hidden="true" fill="none" stroke-width="2">{inner}</svg>'
-
-
-_KEY_MARKS = {
-    "before": _swatch(
-        26,
-        '<path d="M0 6h26" stroke="var(--before)" stroke-dasharray="4 3"/>'
-        '<circle cx="13" cy="6" r="4" fill="var(--paper)" stroke="var(--before)"/>',
-    ),
-    "after": _swatch(26, '<path d="M0 6h26" stroke="var(--after)"/><circle cx="13" cy="6" r="5" fill="var(--after)"/>'),
-    "threshold": _swatch(20, '<path d="M0 6h20" stroke="currentColor"/>'),
-    "missing": _swatch(16, '<path d="M-2 10 8 0M2 14 16 0M9 14 19 4" stroke="var(--hatch)" stroke-width="1.5"/>'),
-}
-_FALLBACK = (
-    "This figure is drawn by a script that did not run here; its numbers are in the table below and in the CSV files."
-)
 _TRIAL_MARKS = {
     "winner": ("\N{BLACK STAR}", "winner"),
     "kept": ("\N{BLACK CIRCLE}", "kept"),
@@ -68,72 +43,13 @@ def render(record: RunRecord) -> str:
     ]
     body = f"{head(record)}<main>{''.join(sections)}</main>{_footer(record)}"
     title = f"{record.model.name} \N{MIDDLE DOT} Farspan tune report"
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
-        f'<meta name="description" content="{escape(record.verdict)}">\n'
-        f"<style>\n{_asset('report.css')}</style>\n</head>\n<body>\n{body}\n{_scripts(drawn)}</body>\n</html>\n"
-    )
-
-
-def _scripts(drawn: dict[str, Panel]) -> str:
-    if not drawn:
-        return f"<script>\n{_asset('report.js')}</script>\n"
-    figures = {key: panel.plot.to_plotly_json() for key, panel in drawn.items()}
-    night = {LIGHT[name]: DARK[name] for name in LIGHT}
-    return (
-        f'<script type="application/json" id="figures">{_json(figures)}</script>\n'
-        f'<script type="application/json" id="night">{_json(night)}</script>\n'
-        f'<script type="application/octet-stream" id="plotly-packed">{_plotly_packed()}</script>\n'
-        f"<script>\n{_asset('report.js')}</script>\n"
-    )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, allow_nan=False, separators=(",", ":"), ensure_ascii=False).replace("</", "<\\/")
-
-
-@cache
-def _plotly_packed() -> str:
-    # Packed, the library takes two fifths of its size, and the page stays light enough to mail.
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), compresslevel=9, mtime=0)).decode("ascii")
-
-
-@cache
-def _asset(name: str) -> str:
-    return files("farspan.report").joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _section(key: str, heading: str, lead: str, *parts: str) -> str:
-    inner = "".join(parts)
-    if not inner:
-        return ""
-    # A percent sign must not start a line.
-    said = f'<p class="lead">{lead.replace(" %", units.SPACE + "%")}</p>' if lead else ""
-    return f'<section id="{key}"><h2>{escape(heading)}</h2>{said}{inner}</section>'
-
-
-def _panels(panels: Sequence[Panel], drawn: dict[str, Panel], *, two: bool = False, level: int = 3) -> str:
-    if not panels:
-        return ""
-    drawn.update((panel.key, panel) for panel in panels)
-    return f'<div class="panels{" two" if two else ""}">' + "".join(_panel(p, level) for p in panels) + "</div>"
-
-
-def _panel(panel: Panel, level: int) -> str:
-    title = f"<h{level}>{escape(panel.title[:1].upper() + panel.title[1:])}</h{level}>" if panel.title else ""
-    height = panel.plot.layout.height
-    return (
-        f'<div class="panel">{title}<div class="plot" style="height:{height:g}px" data-figure="{escape(panel.key)}" '
-        f'role="img" aria-label="{escape(panel.description)}"><p class="fallback">{_FALLBACK}</p></div></div>'
-    )
+    return document(title, record.verdict, body, drawn)
 
 
 def _legend(record: RunRecord, *extra: str) -> str:
     names = [side for side, _ in tables.sides(record)]
     words = {"before": "before" if record.best is not None else "as found", "after": "after"}
-    keys = [f"<span>{_KEY_MARKS[side]}{words[side]}</span>" for side in names]
+    keys = [f"<span>{KEY_MARKS[side]}{words[side]}</span>" for side in names]
     return f'<p class="legend">{"".join([*keys, *(f"<span>{text}</span>" for text in extra)])}</p>'
 
 
@@ -160,7 +76,7 @@ def _how_far(record: RunRecord, drawn: dict[str, Panel]) -> str:
         )
     )
     table = _numbers(tables.effective_lengths(record))
-    return _section("effective", "How far it reads", lead, _legend(record), _panels(panels, drawn), table)
+    return section("effective", "How far it reads", lead, _legend(record), figures(panels, drawn), table)
 
 
 def _levers(record: RunRecord) -> str:
@@ -170,7 +86,7 @@ def _levers(record: RunRecord) -> str:
         "time and memory are the same ratio, so below ×1 is cheaper."
     )
     table = listing.lever_table(record)
-    return _section("levers", "What each lever bought and cost", lead, table) if table else ""
+    return section("levers", "What each lever bought and cost", lead, table) if table else ""
 
 
 def _native(record: RunRecord) -> str:
@@ -190,16 +106,16 @@ def _where(record: RunRecord, drawn: dict[str, Panel]) -> str:
     )
     keys = [
         f'0 %<span class="ramp" style="background:linear-gradient(90deg,{",".join(HEAT)})"></span>100 %',
-        f"{_KEY_MARKS['threshold']}{units.percent(record.threshold)} threshold",
+        f"{KEY_MARKS['threshold']}{units.percent(record.threshold)} threshold",
     ]
     if any(trace.type == "bar" for _, panels in pairs for panel in panels for trace in panel.plot.data):
-        keys.append(f"{_KEY_MARKS['missing']}not measured")
+        keys.append(f"{KEY_MARKS['missing']}not measured")
     legend = f'<p class="legend">{"".join(f"<span>{key}</span>" for key in keys)}</p>'
     parts = [
-        f'<h3 class="pair-title">{escape(title)}</h3>{_panels(panels, drawn, two=True, level=4)}'
+        f'<h3 class="pair-title">{escape(title)}</h3>{figures(panels, drawn, two=True, level=4)}'
         for title, panels in pairs
     ]
-    return _section("where", "Where it reads", lead, legend, *parts, _numbers(tables.scores_by_depth(record)))
+    return section("where", "Where it reads", lead, legend, *parts, _numbers(tables.scores_by_depth(record)))
 
 
 def _scores(record: RunRecord, drawn: dict[str, Panel]) -> str:
@@ -211,27 +127,27 @@ def _scores(record: RunRecord, drawn: dict[str, Panel]) -> str:
     )
     if any(t.effective and t.effective.censoring == "none" for _, m in tables.sides(record) for t in m.tasks.values()):
         lead += " A diamond marks the effective length."
-    panels = _panels(score_curves(record), drawn, two=True)
+    panels = figures(score_curves(record), drawn, two=True)
     if not panels:
         return ""
-    return _section(
+    return section(
         "scores", "Score against length", lead, _legend(record), panels, _numbers(tables.scores_by_length(record))
     )
 
 
 def _costs(record: RunRecord, drawn: dict[str, Panel]) -> str:
-    panels = _panels(profile_panels(record), drawn, two=True)
+    panels = figures(profile_panels(record), drawn, two=True)
     if not panels:
         return ""
     counts = [row.n for _, measured in tables.sides(record) for row in measured.profile]
     lead = f"Medians over repeats with their spread, {units.samples(counts, 'per length')}."
-    return _section(
+    return section(
         "cost", "Time and memory against length", lead, _legend(record), panels, _numbers(tables.profile(record))
     )
 
 
 def _loss(record: RunRecord, drawn: dict[str, Panel]) -> str:
-    panels = _panels(loss_curve(record), drawn)
+    panels = figures(loss_curve(record), drawn)
     if not panels:
         return ""
     counts = [point.n for _, measured in tables.sides(record) for point in measured.text_loss]
@@ -239,13 +155,13 @@ def _loss(record: RunRecord, drawn: dict[str, Panel]) -> str:
         "Mean loss of ordinary text in nats per token, with its 95 % interval, "
         f"{units.samples(counts, 'per position range')}. Where it rises, more context leaves the model worse off."
     )
-    return _section("loss", "Text loss by position", lead, _legend(record), panels, _numbers(tables.text_loss(record)))
+    return section("loss", "Text loss by position", lead, _legend(record), panels, _numbers(tables.text_loss(record)))
 
 
 def _tried(record: RunRecord, drawn: dict[str, Panel]) -> str:
     if not record.trials:
         return ""
-    panels = _panels(pareto_panels(record), drawn, two=True)
+    panels = figures(pareto_panels(record), drawn, two=True)
     lead = "A trial is kept only if its gain over the baseline, on the same samples, clears its 95 % interval."
     if (length := listing.shared_length(record)) is not None:
         lead += f" Time and memory at {units.count(length)} tokens."
@@ -260,7 +176,7 @@ def _tried(record: RunRecord, drawn: dict[str, Panel]) -> str:
         f"<h3>Levers, over all trials</h3>{tried}" if (tried := listing.tried_table(record)) else "",
         _numbers(tables.trials(record)),
     ]
-    return _section("trials", "What was tried", lead, *parts)
+    return section("trials", "What was tried", lead, *parts)
 
 
 def _code(inner: str) -> str:
@@ -287,7 +203,7 @@ def _recipe(record: RunRecord) -> str:
     commands = record.commands or [record.command]
     parts.append(f"<h3>Reproduce</h3>{_code(chr(10).join(map(_command, commands)))}")
     heading = "Recipe and commands" if record.winner is not None else "Commands"
-    return _section("recipe", heading, "", *parts)
+    return section("recipe", heading, "", *parts)
 
 
 def _provenance(record: RunRecord) -> str:
@@ -314,7 +230,7 @@ def _provenance(record: RunRecord) -> str:
     blocks = "".join(f"<div><h3>{name}</h3>{_pairs(pairs)}</div>" for name, pairs in columns if pairs)
     notes = "".join(f"<li>{escape(note)}</li>" for note in record.notes)
     listed = f'<h3>Notes</h3><ul class="notes">{notes}</ul>' if notes else ""
-    return _section("provenance", "How this was measured", "", listed, f'<div class="panels three">{blocks}</div>')
+    return section("provenance", "How this was measured", "", listed, f'<div class="panels three">{blocks}</div>')
 
 
 def _fact(key: str, value: Fact) -> tuple[str, str]:
