@@ -21,6 +21,7 @@ from transformers import (
 IMAGE, VIDEO, VISION_START, VISION_END = 90, 91, 92, 93
 SECTIONS = [2, 3, 3]
 HEAD_DIM = 16
+CHARACTERS = string.ascii_letters + string.digits + " .,?:\n"
 KINDS = ("qwen2_vl", "qwen2_5_vl")
 
 Inputs = dict[str, torch.Tensor]
@@ -74,8 +75,8 @@ def vision_model(
             if name.endswith("bias"):
                 # Fresh biases are zero, and would hide a bias that was not permuted.
                 parameter.normal_(std=0.1)
-        # Never the best: a generated image token would need an image.
-        model.lm_head.weight[[IMAGE, VIDEO, VISION_START, VISION_END]] = 0
+        # Never the best: a generated image token would need an image, and what has no character would not be seen.
+        model.lm_head.weight[[0, *range(1 + len(CHARACTERS), vocab_size)]] = 0
     return model.float().eval()
 
 
@@ -119,8 +120,7 @@ def logits_of(model: PreTrainedModel, inputs: Inputs, **more: object) -> torch.T
 
 def character_tokenizer() -> PreTrainedTokenizerFast:
     """One token a character, with ids below those of the vision tokens."""
-    characters = string.ascii_letters + string.digits + " .,?:\n"
-    vocabulary = {"<pad>": 0, **{character: 1 + index for index, character in enumerate(characters)}}
+    vocabulary = {"<pad>": 0, **{character: 1 + index for index, character in enumerate(CHARACTERS)}}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<pad>"))
     tokenizer.pre_tokenizer = Split(Regex(r"[\s\S]"), "isolated")
     tokenizer.decoder = Fuse()

@@ -7,7 +7,17 @@ found" on the user's screen, so a test imports this module directly.
 from farspan.engine.provider import farspan
 from farspan.evals.inspect_tasks import family_task, long_context, long_context_score
 from farspan.evals.tasks import TASKS
+from farspan.evals.video_inspect import ask_video, v_niah, v_ruler, video_score
 
 tasks = {name: family_task(name) for name in TASKS}
 
-__all__ = ["farspan", "long_context", "long_context_score", "tasks"]
+__all__ = [
+    "ask_video",
+    "farspan",
+    "long_context",
+    "long_context_score",
+    "tasks",
+    "v_niah",
+    "v_ruler",
+    "video_score",
+]

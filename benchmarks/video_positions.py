@@ -1,0 +1,162 @@
+"""What multimodal positions cost: building them for long videos, turning by them, and reading a long video in pieces.
+
+`python benchmarks/video_positions.py --out benchmarks/results/video_positions.json` measures on the first GPU, else on
+the CPU. Weights are random; only shapes and times matter. `--small` shrinks everything to a second's work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import DynamicCache, PreTrainedModel, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from farspan.positions import Hope, mrope_positions
+
+IMAGE, VIDEO = 151655, 151656
+TOKENS = {"spatial_merge_size": 2, "image_token_id": IMAGE, "video_token_id": VIDEO}
+
+
+def seconds_of(call: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """The median of several runs after one that does not count."""
+
+    def once() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    once()
+    return statistics.median(once() for _ in range(repeats))
+
+
+def video_ids(grid: tuple[int, int, int], device: torch.device) -> torch.Tensor:
+    """Eight tokens of text, a video, eight more."""
+    tokens = grid[0] * grid[1] * grid[2] // 4
+    return torch.tensor([[1] * 8 + [VIDEO] * tokens + [2] * 8], device=device)
+
+
+def model_of(layers: int, hidden: int, intermediate: int, heads: int, device: torch.device) -> PreTrainedModel:
+    """The language model of Qwen2-VL 7B unless made smaller, with a vision tower of one layer."""
+    head_dim = hidden // heads
+    time_pairs = head_dim // 8
+    text = {
+        "vocab_size": 152064,
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": max(1, heads // 7),
+        "max_position_embeddings": 32768,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [time_pairs, (head_dim // 2 - time_pairs) // 2, (head_dim // 2 - time_pairs) // 2],
+        },
+    }
+    vision = {"depth": 1, "embed_dim": 64, "hidden_size": hidden, "num_heads": 2}
+    config = Qwen2VLConfig(text_config=text, vision_config=vision)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    with torch.device(device):
+        model = Qwen2VLForConditionalGeneration._from_config(config, dtype=dtype)
+    return model.eval()
+
+
+@torch.inference_mode()
+def read(model: PreTrainedModel, ids: torch.Tensor, grid: tuple[int, int, int], chunk: int) -> DynamicCache:
+    """Positions, then the language model over the whole sequence, `chunk` tokens at once."""
+    inner = model.model
+    positions, _ = inner.get_rope_index(
+        ids, mm_token_type_ids=2 * (ids == VIDEO).int(), video_grid_thw=torch.tensor([grid], device=ids.device)
+    )
+    cache = DynamicCache(config=model.config.text_config)
+    for start in range(0, ids.shape[1], chunk):
+        end = start + chunk
+        embeds = inner.language_model.embed_tokens(ids[:, start:end])
+        inner.language_model(
+            inputs_embeds=embeds, position_ids=positions[..., start:end], past_key_values=cache, use_cache=True
+        )
+    return cache
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found: dict[str, object] = {}
+
+    frames = 30 if given.small else 3000
+    grid = (frames, 18, 32)
+    ids = video_ids(grid, torch.device("cpu"))
+    found["building_seconds"] = seconds_of(
+        lambda: mrope_positions(ids, None, None, [grid], **TOKENS, temporal_scale=0.75), ids.device, given.repeats
+    )
+    found["building_tokens"] = ids.shape[1]
+
+    shape = (2, 256, 256, 4) if given.small else (28, 3584, 18944, 28)
+    model = model_of(*shape, device)
+    grid = (4 if given.small else 128, 18, 32)
+    ids = video_ids(grid, device)
+    lever = Hope(inference_scale=0.75)
+    prefill = seconds_of(lambda: read(model, ids, grid, ids.shape[1]), device, given.repeats)
+    with lever(model), torch.inference_mode():
+        rotary = model.model.language_model.rotary_emb
+        x = torch.zeros(1, 1, shape[1], dtype=model.dtype, device=device)
+
+        def positions_and_angles() -> None:
+            positions, _ = model.model.get_rope_index(ids, video_grid_thw=[grid])
+            rotary(x, positions)
+
+        ours = seconds_of(positions_and_angles, device, given.repeats)
+    found |= {
+        "prefill_tokens": ids.shape[1],
+        "prefill_seconds": prefill,
+        "positions_and_angles_seconds": ours,
+        "share_of_prefill": ours / prefill,
+    }
+
+    grid = (frames, 18, 32)
+    ids = video_ids(grid, device)
+    with lever(model):
+        start = time.perf_counter()
+        cache = read(model, ids, grid, 2048)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            found["long_peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+        found |= {
+            "long_tokens": ids.shape[1],
+            "long_seconds": time.perf_counter() - start,
+            "long_cache_gib": sum(
+                layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.keys is not None
+            )
+            / 2**30,
+        }
+
+    record = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "small": given.small,
+        **found,
+    }
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
