@@ -67,9 +67,7 @@ def test_logits_are_those_of_transformers_and_the_model_is_left_as_found(
 
 
 @torch.no_grad()
-def test_generation_is_that_of_transformers_and_needs_no_cache_to_agree(
-    model: MiniMaxForCausalLM, ids: Tensor
-) -> None:
+def test_generation_is_that_of_transformers_and_needs_no_cache_to_agree(model: MiniMaxForCausalLM, ids: Tensor) -> None:
     mask = torch.ones_like(ids)
     mask[0, :9] = 0
     stock = _generate(model, ids, attention_mask=mask)

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention, MiniMaxModel
+from transformers.models.minimax.modeling_minimax import MiniMaxAttention, MiniMaxLightningAttention, MiniMaxModel
 
 from farspan.errors import LeverNotApplicable
 from farspan.models.lightning import Backend, HybridCache, LightningAttention, decay_slopes
+from farspan.models.lightning.slopes import FULL
 from farspan.recipe import Lever
 
 
@@ -49,8 +50,8 @@ class Lightning(Lever):
                 f"lever 'lightning' needs a MiniMax model with linear layers, not '{config.model_type}'; "
                 "'linearize' gives other decoders such layers"
             )
-        every = getattr(config, "attn_type_list", None)
-        if every is not None and [kind == 0 for kind in every] != [kind != "full_attention" for kind in config.layer_types]:
+        original = getattr(config, "attn_type_list", None)
+        if original is not None and [kind != 0 for kind in original] != [kind == FULL for kind in config.layer_types]:
             raise LeverNotApplicable(
                 "layer_types contradicts attn_type_list: the model was built with other layers than its checkpoint; "
                 "set layer_types in config.json and load again"
@@ -125,23 +126,24 @@ def _rotate_partly(model: MiniMaxModel, undo: ExitStack) -> None:
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rotary = rotary_channels(config)
     embedding = model.rotary_emb
-    cos, _ = embedding(torch.zeros(1, 1, 1, device=embedding.inv_freq.device), torch.ones(1, 1, device=embedding.inv_freq.device))
-    if rotary >= head_dim or cos.shape[-1] <= rotary or bool((embedding.inv_freq[rotary // 2 :] == 0).all()):
+    stock = cast(Tensor, embedding.inv_freq)
+    if rotary >= head_dim or stock.numel() <= rotary // 2 or bool((stock[rotary // 2 :] == 0).all()):
         return
-    theta = float(config.rope_parameters["rope_theta"])
-    stock = embedding.inv_freq
-    partly = torch.zeros_like(stock)
+    parameters = cast("dict[str, float]", config.rope_parameters)
     exponents = torch.arange(0, rotary, 2, dtype=torch.float, device=stock.device) / rotary
-    partly[: rotary // 2] = theta**-exponents
-    embedding.inv_freq = partly
-    undo.callback(setattr, embedding, "inv_freq", stock)
+    partly = torch.zeros_like(stock)
+    partly[: rotary // 2] = float(parameters["rope_theta"]) ** -exponents
+    embedding.register_buffer("inv_freq", partly, persistent=False)
+    undo.callback(embedding.register_buffer, "inv_freq", stock, persistent=False)
     half, turned = head_dim // 2, rotary // 2
     still = torch.arange(rotary, head_dim)
-    order = torch.cat([torch.arange(turned), still[: half - turned], torch.arange(turned, rotary), still[half - turned :]])
-    for layer in model.layers:
-        if isinstance(layer.self_attn, MiniMaxLightningAttention):
+    order = torch.cat(
+        [torch.arange(turned), still[: half - turned], torch.arange(turned, rotary), still[half - turned :]]
+    )
+    for module in model.modules():
+        if not isinstance(module, MiniMaxAttention):
             continue
-        for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+        for projection in (module.q_proj, module.k_proj):
             _reorder(projection, order, head_dim)
             undo.callback(_reorder, projection, order.argsort(), head_dim)
 
@@ -151,5 +153,5 @@ def _reorder(projection: nn.Linear, order: Tensor, head_dim: int) -> None:
     """Permute the output channels of every head alike."""
     for parameter in (projection.weight, projection.bias):
         if parameter is not None:
-            heads = parameter.unflatten(0, (-1, head_dim))
+            heads = parameter.view(-1, head_dim, *parameter.shape[1:])
             parameter.copy_(heads[:, order.to(parameter.device)].flatten(0, 1))

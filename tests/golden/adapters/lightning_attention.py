@@ -68,7 +68,9 @@ def _layer(given: dict[str, Any], expected: dict[str, Any]) -> None:
     mask = _mask(given.get("left_padding"), hidden.shape[1])
     read, cache = given["prefill_length"], DynamicCache()
     with torch.no_grad():
-        parts = [layer(hidden[:, :read], attention_mask=None if mask is None else mask[:, :read], past_key_values=cache)]
+        parts = [
+            layer(hidden[:, :read], attention_mask=None if mask is None else mask[:, :read], past_key_values=cache)
+        ]
         parts += [layer(hidden[:, t : t + 1], past_key_values=cache) for t in range(read, hidden.shape[1])]
     assert len(parts) == 1 + given["decode_steps"]
     output = torch.cat([part for part, _ in parts], dim=1)

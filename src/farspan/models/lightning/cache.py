@@ -28,7 +28,7 @@ class StateCacheError(FarspanError):
     """A change to recurrent states that they cannot follow."""
 
 
-class StateLayer(CacheLayerMixin):  # type: ignore[misc]
+class StateLayer(CacheLayerMixin):
     """States of one layer and the number of tokens they have seen, padding included.
 
     Parameters
@@ -40,7 +40,7 @@ class StateLayer(CacheLayerMixin):  # type: ignore[misc]
     supports_early_init = False
 
     def __init__(self, window: int = WINDOW) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.states: States | None = None
         self.length = 0
         self.window = window
@@ -49,7 +49,9 @@ class StateLayer(CacheLayerMixin):  # type: ignore[misc]
         self._recent: States | None = None
         self._replay: Replay | None = None
 
-    def advance(self, states: Sequence[Tensor], tokens: int, added: States | None = None, replay: Replay | None = None) -> None:
+    def advance(
+        self, states: Sequence[Tensor], tokens: int, added: States | None = None, replay: Replay | None = None
+    ) -> None:
         """Put the states after `tokens` more tokens in place.
 
         Parameters
@@ -75,7 +77,7 @@ class StateLayer(CacheLayerMixin):  # type: ignore[misc]
             self.recording, self._base, self._recent = True, self.states, None
 
     @property
-    def is_croppable(self) -> bool:
+    def is_croppable(self) -> bool:  # type: ignore[override]
         """Whether tokens can be taken back now."""
         return self.recording and self._replay is not None
 
@@ -177,13 +179,14 @@ def state_layer(cache: Cache, layer_idx: int) -> StateLayer:
     return layer
 
 
-def _holds_something(layer: DynamicLayer | LinearAttentionLayer) -> bool:
+def _holds_something(layer: object) -> bool:
     if isinstance(layer, DynamicLayer):
         return bool(layer.get_seq_length())
+    assert isinstance(layer, LinearAttentionLayer)
     return any(layer.is_recurrent_states_initialized.values()) or any(layer.is_conv_states_initialized.values())
 
 
-class HybridCache(MiniMaxCache):  # type: ignore[misc]
+class HybridCache(MiniMaxCache):
     """A cache for MiniMax models under the lever `lightning`, which behaves like any other transformers cache.
 
     Parameters
@@ -192,12 +195,12 @@ class HybridCache(MiniMaxCache):  # type: ignore[misc]
     """
 
     def __init__(self, window: int = WINDOW) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.window = window
         self.recording = False
 
     @property
-    def is_croppable(self) -> bool:
+    def is_croppable(self) -> bool:  # type: ignore[override]
         """Whether every layer can take tokens back."""
         return bool(self.layers) and all(layer.is_croppable for layer in self.layers)
 
@@ -207,7 +210,7 @@ class HybridCache(MiniMaxCache):  # type: ignore[misc]
     def activate_past_recording(self) -> None:
         """From now on keep what `crop` needs, in all layers there are and will be."""
         self.recording = True
-        super().activate_past_recording()
+        super().activate_past_recording()  # type: ignore[no-untyped-call]
 
     def crop(self, tokens_to_remove: int) -> None:
         """Take tokens back; a negative number says how many."""

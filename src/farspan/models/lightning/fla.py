@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -46,5 +47,5 @@ def run(
 def _backwards(length: int, bounds: Sequence[int] | None, device: torch.device) -> Tensor:
     """Indices that turn every sequence around where it stands; its own inverse."""
     bounds = [0, length] if bounds is None else bounds
-    spans = [torch.arange(last - 1, first - 1, -1) for first, last in zip(bounds, bounds[1:], strict=False)]
+    spans = [torch.arange(last - 1, first - 1, -1) for first, last in pairwise(bounds)]
     return torch.cat(spans).to(device)

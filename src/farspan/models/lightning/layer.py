@@ -97,8 +97,8 @@ class LightningAttention(nn.Module):
 
     def project(self, hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k, v [batch, length, heads, head_dim]"""
-        mixed = F.silu(self.qkv_proj(hidden_states)).unflatten(-1, (self.num_heads, 3 * self.head_dim))
-        query, key, value = mixed.split(self.head_dim, dim=-1)
+        mixed = F.silu(self.qkv_proj(hidden_states)).view(*hidden_states.shape[:2], self.num_heads, -1)
+        query, key, value = torch.split(mixed, self.head_dim, dim=-1)
         return query, key, value
 
     def finish(self, mixed: Tensor, hidden_states: Tensor) -> Tensor:
@@ -158,12 +158,10 @@ class LightningAttention(nn.Module):
             if bounds is None:
                 return self.mix(hidden_states, padding_mask=mask)[0], None
             flat, _, _ = self.mix(hidden_states.flatten(0, 1)[None], cu_seqlens=bounds)
-            return flat[0].unflatten(0, (batch, length)), None
+            return flat.view(batch, length, -1), None
         layer = state_layer(past_key_values, self.layer_idx)
         before = None if layer.states is None else layer.states[0]
-        output, state, (key, value) = self.mix(
-            hidden_states, state=before, output_final_state=True, padding_mask=mask
-        )
+        output, state, (key, value) = self.mix(hidden_states, state=before, output_final_state=True, padding_mask=mask)
         assert state is not None
         if mask is None:
             mask = hidden_states.new_ones(batch, length, dtype=torch.bool)

@@ -76,9 +76,8 @@ def lightning_attention(
     expected = (sequences, q.shape[2], q.shape[3], v.shape[3])
     if initial_state is not None and initial_state.shape != expected:
         raise LightningError(f"initial_state must have shape {expected}, not {tuple(initial_state.shape)}")
-    output, state = _Lightning.apply(  # type: ignore[no-untyped-call]
-        q, k, v, slopes.detach(), initial_state, bounds, _runner(backend, q, block_size)
-    )
+    run = _runner(backend, q, block_size)
+    output, state = _Lightning.apply(q, k, v, slopes.detach(), initial_state, bounds, run)  # type: ignore[no-untyped-call]
     return output, state if output_final_state else None
 
 
@@ -113,7 +112,7 @@ class _Lightning(torch.autograd.Function):
     """Forward through a runner, backward through the same runner three times."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: FunctionCtx,
         q: Tensor,
         k: Tensor,
@@ -123,13 +122,13 @@ class _Lightning(torch.autograd.Function):
         bounds: Sequence[int] | None,
         run: Runner,
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(q, k, v, slopes, state)
+        ctx.save_for_backward(q, k, v, slopes, state)  # type: ignore[arg-type]
         ctx.bounds, ctx.run = bounds, run  # type: ignore[attr-defined]
         return run(q, k, v, slopes, state, bounds)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: FunctionCtx, d_out: Tensor, d_final: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: FunctionCtx, d_out: Tensor, d_final: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, slopes, state = ctx.saved_tensors  # type: ignore[attr-defined]
         run = partial(ctx.run, slopes=slopes, bounds=ctx.bounds)  # type: ignore[attr-defined]
         d_out = d_out.to(v.dtype)
@@ -158,8 +157,11 @@ def _packed(
     """A padded batch as sequences without their padding, and back."""
     tokens = mask.flatten().nonzero().squeeze(-1)
     bounds = torch.nn.functional.pad(mask.sum(1).cumsum(0), (1, 0))
+    query, key, value = (x.flatten(0, 1)[tokens][None] for x in (q, k, v))
     output, state = lightning_attention(
-        *(x.flatten(0, 1)[tokens][None] for x in (q, k, v)),
+        query,
+        key,
+        value,
         slopes,
         initial_state=initial_state,
         output_final_state=output_final_state,
@@ -168,7 +170,7 @@ def _packed(
         backend=backend,
     )
     spread = v.new_zeros(v.shape).flatten(0, 1).index_copy(0, tokens, output[0])
-    return spread.unflatten(0, mask.shape), state
+    return spread.view(v.shape), state
 
 
 def _runner(backend: Backend, q: Tensor, block_size: int | None) -> Runner:

@@ -74,8 +74,8 @@ def _sequence(
                 continue
             if reverse:
                 span = slice(length - last, length - first)
-                parts = [x[:, span].flip(1) for x in (q, k, v)]
-                output[:, span] = _tiles(*parts, rates, state, size).flip(1)
+                late = (q[:, span].flip(1), k[:, span].flip(1), v[:, span].flip(1))
+                output[:, span] = _tiles(*late, rates, state, size).flip(1)
             else:
                 span = slice(first, last)
                 output[:, span] = _tiles(q[:, span], k[:, span], v[:, span], rates, state, size)
@@ -106,4 +106,4 @@ def _tiles(q: Tensor, k: Tensor, v: Tensor, rates: Tensor, state: Tensor, size: 
 
 def _by_tile(x: Tensor, size: int, precision: torch.dtype) -> Tensor:
     """[batch, length, heads, dim] -> [batch, heads, tiles, size, dim]"""
-    return x.unflatten(1, (-1, size)).permute(0, 3, 1, 2, 4).to(precision).contiguous()
+    return x.reshape(len(x), -1, size, *x.shape[2:]).permute(0, 3, 1, 2, 4).to(precision).contiguous()

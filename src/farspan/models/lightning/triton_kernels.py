@@ -60,10 +60,7 @@ def _walk(  # type: ignore[no-untyped-def]
     since_start = tl.exp(-rate * (i + 1))
     for start in range(0, length, TILE):
         count = tl.minimum(TILE, length - start)
-        if REVERSE:
-            token = begin + length - 1 - start - i
-        else:
-            token = begin + start + i
+        token = begin + length - 1 - start - i if REVERSE else begin + start + i
         there = i < count
         place = token.to(tl.int64) * heads + head
         wide = there[:, None] & (d[None, :] < key_dim)
