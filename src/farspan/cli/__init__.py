@@ -25,8 +25,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "extend": ("farspan.cli.extend:extend", "Stretch a model's window and write a checkpoint."),
     "profile": ("farspan.cli.profile:profile", "Measure time to first token, time per token and memory."),
     "train": ("farspan.cli.train:train", "Train a model from one YAML file."),
+    "rope": ("farspan.cli.rope:rope", "Show, compare or search what a method does to the rotary pairs."),
     "generate": ("farspan.cli.generate:generate", "Write samples of a generated task to a file."),
     "report": ("farspan.cli.report:report", "Make the report of a run again."),
+    "squeeze": ("farspan.cli.squeeze:squeeze", "Read and cluster a fixed text once, for many questions on it."),
     "systems": ("farspan.cli.systems:systems", "Show the published systems, where each lives and how to try it."),
 }
 
@@ -34,12 +36,22 @@ BAD_INPUT = 2
 INTERRUPTED = 130
 
 
-def load_command(name: str) -> TyperCommand:
-    """Import a command's module and build the command that parses its arguments."""
+def load_command(name: str) -> TyperCommand | TyperGroup:
+    """Import a command's module and build the command that parses its arguments.
+
+    A module offers a function, or a `typer.Typer` of several where a command has verbs of its own.
+    """
     module, _, attribute = COMMANDS[name][0].partition(":")
-    function: Callable[..., None] = getattr(importlib.import_module(module), attribute)
+    found: Callable[..., None] | typer.Typer = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        found.info.help = _reflowed(str(found.info.help))
+        for verb in found.registered_commands:
+            verb.help = _reflowed(inspect.getdoc(verb.callback) or "")
+        group = typer.main.get_command(found)
+        assert isinstance(group, TyperGroup)
+        return group
     single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    single.command(name=name, help=_reflowed(inspect.getdoc(function) or ""))(function)
+    single.command(name=name, help=_reflowed(inspect.getdoc(found) or ""))(found)
     command = typer.main.get_command(single)
     assert isinstance(command, TyperCommand)
     return command
@@ -65,7 +77,7 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(  # type: ignore[override]
         self, ctx: typer.Context, args: list[str]
-    ) -> tuple[str | None, TyperCommand | None, list[str]]:
+    ) -> tuple[str | None, TyperCommand | TyperGroup | None, list[str]]:
         """Replace the stand-in by the real command, for running it and for completing its options."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, None if name is None else load_command(name), rest

@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
+
 from farspan.errors import FarspanError
 
 _LENGTH = re.compile(r"(\d+(?:\.\d+)?|\.\d+)([km]?)", re.IGNORECASE)
@@ -70,6 +72,24 @@ def parse_duration(text: str | float) -> float:
     if not (math.isfinite(seconds) and seconds > 0):
         raise ArgumentError(f"'{text}' is not a duration; write 90s, 3m or 1h")
     return seconds
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """Read one setting of a position method, `beta_fast=16`; the value is YAML.
+
+    Raises
+    ------
+    ArgumentError : no key, a value that cannot be read, or a setting that has an option of its own.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ArgumentError(f"--param '{text}' is not KEY=VALUE; write for example --param beta_fast=16")
+    if key.strip() in ("factor", "compose", "layer_type"):
+        raise ArgumentError(f"--param '{text}': use --target-length, --compose and --layer-type for these")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ArgumentError(f"--param '{text}': the value cannot be read") from error
 
 
 def output_folder(path: str | Path) -> Path:

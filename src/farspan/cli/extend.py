@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
-from farspan.cli.arguments import ArgumentError, output_folder, parse_length
+from farspan.cli.arguments import ArgumentError, output_folder, parse_length, parse_setting
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -62,7 +61,7 @@ def extend(
         farspan extend reference --method truncated-basis --target-length 4k --out runs/extended
         farspan extend DIR --method yarn --target-length 128k --param beta_fast=16 --out DIR-128k
     """
-    settings = dict(_setting(text) for text in param or [])
+    settings = dict(parse_setting(text) for text in param or [])
     from rich.console import Console
     from torch import nn
     from transformers.utils import logging as transformers_logging
@@ -76,14 +75,14 @@ def extend(
     if Path(source).is_dir() and out.expanduser().resolve() == Path(source).resolve():
         raise ArgumentError(f"{out} is the model's own folder; choose another with --out")
     console = Console(stderr=True)
-    config = _stored_config(source, trust_remote_code) if Path(source).is_dir() else None
+    config = stored_config(source, trust_remote_code) if Path(source).is_dir() else None
     if config is not None:
         # What cannot work is refused before gigabytes are read.
         plan_rope(config, method, target_length, layer_type, compose=compose, **settings)
     folder = output_folder(out)
     with console.status(f"loading {model}"):
         loaded, tokenizer = load(model, device="cpu", trust_remote_code=trust_remote_code)
-        config = config or _stored_config(source, trust_remote_code)
+        config = config or stored_config(source, trust_remote_code)
         if config is not None and config.dtype is not None:
             # Half precision is widened for computing on a CPU; the way back is exact.
             nn.Module.to(loaded, config.dtype)
@@ -102,19 +101,7 @@ def extend(
         typer.echo(line)
 
 
-def _setting(text: str) -> tuple[str, object]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ArgumentError(f"--param '{text}' is not KEY=VALUE; write for example --param beta_fast=16")
-    if key.strip() in ("factor", "compose", "layer_type"):
-        raise ArgumentError(f"--param '{text}': use --target-length, --compose and --layer-type for these")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ArgumentError(f"--param '{text}': the value cannot be read") from error
-
-
-def _stored_config(source: str, trust_remote_code: bool) -> PretrainedConfig | None:
+def stored_config(source: str, trust_remote_code: bool) -> PretrainedConfig | None:
     """The configuration without the weights; None if it cannot be read, which loading the model says in one line."""
     from transformers import AutoConfig
 

@@ -8,6 +8,7 @@ from farspan.positions.angles import angle_histogram, disturbance, disturbance_o
 from farspan.positions.apply import applied, apply_rope, rope_parameters_of
 from farspan.positions.clex import Clex, clex_inference_t, clex_log_scale, clex_train_positions
 from farspan.positions.clex_flow import ClexDynamics
+from farspan.positions.distribution import Distributions, distributions
 from farspan.positions.dprope import DPRoPE, DpropeResult, dprope_vector
 from farspan.positions.drawn import Drawn, DrawnRotary, drawn_positions
 from farspan.positions.dynamic_ntk import DynamicNTK
@@ -56,6 +57,7 @@ __all__ = [
     "Clex",
     "ClexDynamics",
     "DPRoPE",
+    "Distributions",
     "DpropeResult",
     "Drawn",
     "DrawnRotary",
@@ -92,6 +94,7 @@ __all__ = [
     "clex_log_scale",
     "clex_train_positions",
     "critical_dim",
+    "distributions",
     "disturbance",
     "disturbance_of",
     "dprope_vector",

@@ -1,6 +1,6 @@
 """Tables and pictures of runs: one self-contained HTML page and a CSV of every figure.
 
-This room draws what is in a `RunRecord` and measures nothing.
+This room draws what it is given, the `RunRecord` of a run or the `RopeView` of a model, and measures nothing.
 """
 
 from farspan.report.build import build_report
@@ -18,6 +18,7 @@ from farspan.report.record import (
     TrialRecord,
     WinnerInfo,
 )
+from farspan.report.rope import RopeView, build_rope_page
 
 __all__ = [
     "AblationRow",
@@ -28,9 +29,11 @@ __all__ = [
     "ModelInfo",
     "ProfileRow",
     "RecordError",
+    "RopeView",
     "RunRecord",
     "TaskMeasure",
     "TrialRecord",
     "WinnerInfo",
     "build_report",
+    "build_rope_page",
 ]

@@ -20,19 +20,20 @@ from farspan.report.reading import Panel
 from farspan.report.theme import DARK, LIGHT
 
 
-def _swatch(width: int, inner: str) -> str:
+def swatch(width: int, inner: str) -> str:
+    """A small drawing for a legend, 12 pixels high."""
     return f'<svg width="{width}" height="12" aria-hidden="true" fill="none" stroke-width="2">{inner}</svg>'
 
 
 KEY_MARKS = {
-    "before": _swatch(
+    "before": swatch(
         26,
         '<path d="M0 6h26" stroke="var(--before)" stroke-dasharray="4 3"/>'
         '<circle cx="13" cy="6" r="4" fill="var(--paper)" stroke="var(--before)"/>',
     ),
-    "after": _swatch(26, '<path d="M0 6h26" stroke="var(--after)"/><circle cx="13" cy="6" r="5" fill="var(--after)"/>'),
-    "threshold": _swatch(20, '<path d="M0 6h20" stroke="currentColor"/>'),
-    "missing": _swatch(16, '<path d="M-2 10 8 0M2 14 16 0M9 14 19 4" stroke="var(--hatch)" stroke-width="1.5"/>'),
+    "after": swatch(26, '<path d="M0 6h26" stroke="var(--after)"/><circle cx="13" cy="6" r="5" fill="var(--after)"/>'),
+    "threshold": swatch(20, '<path d="M0 6h20" stroke="currentColor"/>'),
+    "missing": swatch(16, '<path d="M-2 10 8 0M2 14 16 0M9 14 19 4" stroke="var(--hatch)" stroke-width="1.5"/>'),
 }
 _FALLBACK = (
     "This figure is drawn by a script that did not run here; its numbers are in the table below and in the CSV files."

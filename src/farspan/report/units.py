@@ -6,6 +6,7 @@ A number that is not known reads as an en dash.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from farspan.report.record import Censoring, Effective
@@ -33,6 +34,13 @@ def significant(value: float, digits: int = 3) -> str:
         return "0"
     decimals = digits - 1 - _exponent(value)
     return f"{round(value, decimals):,.{max(0, decimals)}f}"
+
+
+def quantity(value: float) -> str:
+    """A number of any size to three digits, `6.28`, `54,410`, `0.0753`; beyond seven places in exponent form, `∞`."""
+    if math.isinf(value):
+        return "\N{INFINITY}"
+    return significant(value) if value == 0 or 1e-4 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def _exponent(value: float) -> int:
