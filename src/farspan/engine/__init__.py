@@ -11,6 +11,16 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from farspan.engine.denoiser import Denoiser as Denoiser
+    from farspan.engine.denoiser import ModelDenoiser as ModelDenoiser
+    from farspan.engine.diffusion_sampling import DiffusionConfig as DiffusionConfig
+    from farspan.engine.diffusion_sampling import generate_masked_diffusion as generate_masked_diffusion
+    from farspan.engine.diffusion_sampling import num_transfer_tokens as num_transfer_tokens
+    from farspan.engine.diffusion_scoring import CurvePoint as CurvePoint
+    from farspan.engine.diffusion_scoring import cumulative_perplexity as cumulative_perplexity
+    from farspan.engine.diffusion_scoring import diffusion_perplexity as diffusion_perplexity
+    from farspan.engine.diffusion_scoring import likelihood_mask_counts as likelihood_mask_counts
+    from farspan.engine.diffusion_scoring import perplexity_curve as perplexity_curve
     from farspan.engine.engine import Engine as Engine
     from farspan.engine.engine import EngineStats as EngineStats
     from farspan.engine.request import Request as Request
@@ -22,27 +32,47 @@ if TYPE_CHECKING:
     from farspan.engine.spec import fingerprint as fingerprint
 
 _NAMES = {
+    "CurvePoint": "diffusion_scoring",
+    "Denoiser": "denoiser",
+    "DiffusionConfig": "diffusion_sampling",
     "Engine": "engine",
     "EngineStats": "engine",
+    "ModelDenoiser": "denoiser",
     "ModelSpec": "spec",
     "Request": "request",
     "RequestError": "request",
     "Result": "request",
     "TokenLogprob": "request",
     "Usage": "request",
+    "cumulative_perplexity": "diffusion_scoring",
+    "diffusion_perplexity": "diffusion_scoring",
     "fingerprint": "spec",
+    "generate_masked_diffusion": "diffusion_sampling",
+    "likelihood_mask_counts": "diffusion_scoring",
+    "num_transfer_tokens": "diffusion_sampling",
+    "perplexity_curve": "diffusion_scoring",
 }
 
 __all__ = [
+    "CurvePoint",
+    "Denoiser",
+    "DiffusionConfig",
     "Engine",
     "EngineStats",
+    "ModelDenoiser",
     "ModelSpec",
     "Request",
     "RequestError",
     "Result",
     "TokenLogprob",
     "Usage",
+    "cumulative_perplexity",
+    "diffusion_perplexity",
     "fingerprint",
+    "generate_masked_diffusion",
+    "likelihood_mask_counts",
+    "num_transfer_tokens",
+    "perplexity_curve",
 ]
 
 
