@@ -56,6 +56,22 @@ class TokenizerConfig(_Settings):
     corpus: tuple[SourceConfig, ...] = ()
 
 
+class InitializationConfig(_Settings):
+    """Random weights from which a small model with tied embeddings soon finds its attention heads.
+
+    embedding_std : spread of the token embeddings
+    common_direction : one coordinate of all embeddings, over their norm; heads that attend by position alone need
+        something that all tokens share, and with tied embeddings it moves every logit alike
+    final_norm : weight of the last norm, which keeps first logits small
+    quiet_blocks : whether blocks begin by adding nothing, so that tokens stay readable in the residual stream
+    """
+
+    embedding_std: float = Field(gt=0)
+    common_direction: float = Field(default=0.0, ge=0)
+    final_norm: float = Field(default=1.0, gt=0)
+    quiet_blocks: bool = False
+
+
 class TrainConfig(_Settings):
     """Everything that decides the result of a training run.
 
@@ -67,6 +83,7 @@ class TrainConfig(_Settings):
     name: str
     seed: int = 0
     model: dict[str, object]
+    initialization: InitializationConfig | None = None
     tokenizer: TokenizerConfig
     sources: dict[str, SourceConfig]
     stages: tuple[Stage, ...] = Field(min_length=1)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import cast
 
 import torch
 from rich.console import Console
@@ -37,6 +36,7 @@ from farspan.errors import FarspanError
 from farspan.training.config import TokenizerConfig, TrainConfig
 from farspan.training.data.documents import DocumentStream, build_source
 from farspan.training.data.text import CorpusSource
+from farspan.training.initialization import initialize
 from farspan.training.trainer import BatchList, LongTrainer, build_optimizer, training_arguments, trapezoid
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
@@ -81,16 +81,11 @@ def train_tokenizer(config: TokenizerConfig, max_length: int) -> PreTrainedToken
 
 
 def build_model(settings: dict[str, object], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A model from `AutoConfig` settings with random weights, or from a folder where `path` is given.
-
-    `embedding_std` overrides the initial spread of the token embeddings: with tied embeddings, about
-    hidden_size ** -0.5 lets a copied token stand out from the first step on.
-    """
+    """A model from `AutoConfig` settings with random weights, or from a folder where `path` is given."""
     settings = dict(settings)
     if "path" in settings:
         loaded: PreTrainedModel = AutoModelForCausalLM.from_pretrained(str(settings["path"]), dtype=torch.float32)
         return loaded
-    embedding_std = settings.pop("embedding_std", None)
     config = AutoConfig.for_model(
         str(settings.pop("model_type")),
         **settings,
@@ -100,9 +95,6 @@ def build_model(settings: dict[str, object], tokenizer: PreTrainedTokenizerBase)
         pad_token_id=tokenizer.pad_token_id,
     )
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    if isinstance(embedding_std, int | float):
-        with torch.no_grad():
-            torch.nn.init.normal_(cast(nn.Embedding, model.get_input_embeddings()).weight, 0.0, float(embedding_std))
     return model
 
 
@@ -195,6 +187,8 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
         tokenizer = train_tokenizer(config.tokenizer, longest)
         tokenizer.save_pretrained(tokenizer_dir)
     model = build_model(config.model, tokenizer)
+    if config.initialization is not None:
+        initialize(model, config.initialization)
     resume = get_last_checkpoint(str(out))
     start = int(Path(resume).name.rpartition("-")[2]) if resume else 0
     stream = DocumentStream(

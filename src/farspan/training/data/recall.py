@@ -14,29 +14,33 @@ from farspan.training.data.text import TextFiles
 
 
 class SpanCopy:
-    """A span, random filler, and the span again, supervised from its third token on.
+    """A span again and again, random filler in between; every copy is supervised from its third token on.
 
     Parameters
     ----------
     text_share : share of spans that are text of the standard library; the others are random tokens
+    longest : of a span, in tokens; a third of the document where that is less
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, text_share: float = 0.0) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, text_share: float = 0.0, longest: int = 128) -> None:
         special = set(tokenizer.all_special_ids)
         self.vocabulary = [index for index in range(len(tokenizer)) if index not in special]
         self.text_share = text_share
+        self.longest = longest
         self.text = TextFiles(tokenizer) if text_share else None
 
     def document(self, rng: random.Random, length: int) -> Document:
-        tokens = rng.randrange(4, max(5, length // 2))
+        tokens = rng.randrange(4, max(5, min(self.longest, length // 3) + 1))
         if self.text is not None and rng.random() < self.text_share:
             span = self.text.document(rng, tokens).ids
         else:
             span = rng.choices(self.vocabulary, k=tokens)
-        filler = rng.choices(self.vocabulary, k=rng.randrange(max(1, length - 2 * len(span) + 1)))
-        ids = [*span, *filler, *span]
-        known = len(span) + len(filler) + 2
-        return Document(ids, [False] * known + [True] * (len(ids) - known))
+        ids, supervised = list(span), [False] * len(span)
+        while len(ids) < length:
+            filler = rng.choices(self.vocabulary, k=rng.choice((0, 0, rng.randrange(8))))
+            ids += [*filler, *span]
+            supervised += [False] * (len(filler) + 2) + [True] * (len(span) - 2)
+        return Document(ids[:length], supervised[:length])
 
 
 class AssociativeRecall:
