@@ -45,10 +45,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, selection: Selection | Non
     share=st.sampled_from(["kv_head", "query_head"]),
     diagonal=st.sampled_from(["original", "segment"]),
     opt_out=st.sampled_from([None, "auto", (0,)]),
+    scoring=st.sampled_from([{}, {"pooling": "max"}, {"scoring": "xattention", "stride": 4}]),
     seed=st.integers(0, 99),
 )
 def test_keeping_everything_is_dense(
-    kv_len: int, chunk: int, kv_heads: int, share: str, diagonal: str, opt_out: object, seed: int
+    kv_len: int,
+    chunk: int,
+    kv_heads: int,
+    share: str,
+    diagonal: str,
+    opt_out: object,
+    scoring: dict[str, object],
+    seed: int,
 ) -> None:
     q_len = max(1, kv_len - chunk) if chunk < kv_len else kv_len
     query, key, value = random_inputs(2, 4, kv_heads, q_len, kv_len, 8, seed=seed)
@@ -57,7 +65,8 @@ def test_keeping_everything_is_dense(
         share_permutation=share,
         diagonal=diagonal,
         head_opt_out=opt_out,
-        **SIZES,  # type: ignore[arg-type]
+        **SIZES,
+        **scoring,  # type: ignore[arg-type]
     )
     output = attend(query, key, value, lever.select(query, key, context(q_len, kv_len)))
     torch.testing.assert_close(output, dense_attention(query, key, value), atol=1e-5, rtol=1e-5)
@@ -215,6 +224,8 @@ def test_short_and_single_queries_are_left_to_dense_attention() -> None:
         ({"threshold": 1.1}, "threshold"),
         ({"block_size": 100}, "power of two"),
         ({"scoring": "magic"}, "scoring"),
+        ({"pooling": "sum"}, "pooling"),
+        ({"scoring": "xattention", "stride": 7}, "stride 7 must divide block_size 128"),
         ({"share_permutation": "all"}, "share_permutation"),
         ({"head_opt_out": "some"}, "head_opt_out"),
     ],
