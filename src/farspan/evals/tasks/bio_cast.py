@@ -73,7 +73,7 @@ class Cast:
         if kind == "calculation":
             return words.calculation(*persons)
         if kind == "twodiff":
-            return words.twodiff(*persons)
+            return words.twodiff(persons[0], persons[1])
         if kind == "multihop":
             return words.multihop(attribute, persons)
         if kind == "citation":

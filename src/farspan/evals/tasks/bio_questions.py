@@ -82,7 +82,7 @@ class Questions:
         )
         return self._item(question, one.name, worked.removeprefix(one.name), (str(difference),))
 
-    def twodiff(self, one: Person, other: Person, answers: tuple[str, ...] = ()) -> Item:
+    def twodiff(self, one: Person, other: Person) -> Item:
         """Any two persons with the age difference of two given ones."""
         difference = abs(one.age - other.age)
         begin = self.words["twodiff_begin"]
@@ -90,7 +90,7 @@ class Questions:
             one=one.name, other=other.name, a=one.age, b=other.age, difference=difference
         )
         question = self.words["twodiff"].format(difference=difference)
-        return self._item(question, begin, worked.removeprefix(begin), answers or (one.name, other.name))
+        return self._item(question, begin, worked.removeprefix(begin), (one.name, other.name))
 
     def multihop(self, attribute: str, chain: Sequence[Person]) -> Item:
         """An attribute of the last person of a chain; each of the others equals the one before."""

@@ -39,8 +39,8 @@ def chance_of(kind: Kind, n: int, facts: Mapping[str, object], stating: float) -
     if kind == "icl":
         return 1 / 10
     if kind == "citation":
-        return max(1, int(str(facts["n_bios"]))) ** -float(n)
-    return stating ** -float(1 if kind == "multihop" else n)
+        return float(max(1, int(str(facts["n_bios"]))) ** -float(n))
+    return float(stating ** -float(1 if kind == "multihop" else n))
 
 
 def score_bios(sample: LongSample, output: str) -> dict[str, float]:
