@@ -211,7 +211,7 @@ def _config(model: str, trust_remote_code: bool) -> PretrainedConfig:
     config = stored_config(model_path(model), trust_remote_code)
     if config is None:
         raise ModelNotFound(
-            f"the configuration of '{model}' cannot be read; give a folder with a config.json, a hub name or 'reference'"
+            f"the configuration of '{model}' cannot be read; give a folder with a config.json or a hub name"
         )
     return config
 

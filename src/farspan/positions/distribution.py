@@ -5,6 +5,7 @@ For tables and figures; the decision itself is made in `dprope`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,8 @@ class Distributions:
 def distributions(config: PretrainedConfig, lever: DPRoPE) -> Distributions:
     """Lay open what the lever weighs for a model of this configuration.
 
-    The telling pairs are the one that gains most by interpolation, and the one that loses most by it, if any does.
+    The telling pairs are the one that gains most by interpolation, of those that turn fully within the target, and the
+    one that loses most by it, if any does.
 
     Raises
     ------
@@ -94,7 +96,9 @@ def distributions(config: PretrainedConfig, lever: DPRoPE) -> Distributions:
     )
     first, *others = found.disturbance.values()
     gain = first - others[0]
-    telling = [int(gain.argmax()), *([int(gain.argmin())] if gain.min() < 0 else [])]
+    turning = rope.inv_freq * target >= 2 * math.pi
+    shown = gain.masked_fill(~turning, -math.inf) if turning.any() else gain
+    telling = [int(shown.argmax()), *([int(gain.argmin())] if gain.min() < 0 else [])]
     return Distributions(
         original_length=length,
         target_length=target,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from farspan.positions.distribution import Distributions, PairDistribution
     from farspan.positions.pairs import PairRow
 
-SHOWN_BINS = 72
+SHOWN_BINS = 36
 FATES = {
     "kept": "kept",
     "between": "partly interpolated",
