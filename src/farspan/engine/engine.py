@@ -15,7 +15,9 @@ from types import TracebackType
 from typing import Self, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.cache_utils import Cache
 
+from farspan.attention.lever import AttentionLever
 from farspan.engine.batching import Job, Scheduler, Work, plan
 from farspan.engine.forward import evaluating
 from farspan.engine.generation import EngineStats, Generation, Row
@@ -87,7 +89,8 @@ class Engine:
     ) -> Engine:
         """Load a model and switch its recipe on for the engine's life.
 
-        Beginnings that requests share are prefilled once, unless a lever of the recipe changes attention.
+        Beginnings that requests share are prefilled once, unless a lever of the recipe changes attention. Contexts that
+        a lever brings along are kept, and requests that begin with one need not name it.
 
         Raises
         ------
@@ -120,6 +123,10 @@ class Engine:
                 context_length=spec.max_model_len,
             )
             engine._levers = levers.pop_all()
+        for lever in recipe:
+            if isinstance(lever, AttentionLever):
+                for ids, cache in lever.known_contexts():
+                    engine.keep_context(ids, cache)
         return engine
 
     @property
@@ -173,6 +180,28 @@ class Engine:
 
         return cast(list[list[float]], self._scheduler.call(work).result())
 
+    def keep_context(self, ids: Sequence[int], cache: Cache) -> None:
+        """Keep a context that was read elsewhere; requests that begin with it are not prefilled again.
+
+        It does not count against `prefix_cache_tokens`, and goes when the model changes or the engine closes.
+
+        Parameters
+        ----------
+        ids : token ids of the context
+        cache : its keys and values, one row; copied
+
+        Raises
+        ------
+        UnsupportedModel : the model's cache cannot begin in the middle of a row. CacheError : ids and cache differ in
+            length. EngineClosed : the engine was closed.
+        """
+
+        def work() -> None:
+            self._follow_model()
+            self._store.pin(prefix_key(ids, len(ids)), self._generation.copied(cache, len(ids)), len(ids))
+
+        self._scheduler.call(work).result()
+
     def close(self) -> None:
         """Finish the batch at hand, fail what waits, and switch the recipe off if `from_spec` switched it on."""
         self._scheduler.close()
@@ -188,10 +217,7 @@ class Engine:
         self.close()
 
     def _run(self, jobs: list[Job]) -> None:
-        state = model_state(self.model)
-        if state != self._state:
-            self._store.clear()
-            self._state = state
+        self._follow_model()
         waiting: list[tuple[Job, Row]] = []
         dependence = length_dependence(self.model)
         prefixes = self._prefixes([job.request for job in jobs], dependence)
@@ -222,10 +248,17 @@ class Engine:
                 for job, row in members:
                     job.future.set_result(self._generation.result(row, started - job.arrived))
 
+    def _follow_model(self) -> None:
+        """Forget contexts that were read in another state of the model."""
+        state = model_state(self.model)
+        if state != self._state:
+            self._store.clear()
+            self._state = state
+
     def _prefixes(self, requests: Sequence[Request], dependence: str) -> list[int]:
         if not self._generation.shares or dependence == "blind":
             return [0] * len(requests)
-        named = [request.prefix_length for request in requests]
+        named = [request.prefix_length or self._store.pinned_length(request.ids) for request in requests]
         if not self.share_prefixes or dependence != "none":
             return named
         unnamed = [index for index, length in enumerate(named) if length == 0]

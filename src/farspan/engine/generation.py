@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from farspan.engine.batching import Batch, Group
-from farspan.engine.cache import SlotCache, empty_cache
-from farspan.engine.forward import Forward, left_padded
+from farspan.engine.cache import CacheError, SlotCache, SlotLayer, empty_cache
+from farspan.engine.forward import Forward, UnsupportedModel, left_padded
 from farspan.engine.prefix import PrefixStore, prefix_key
 from farspan.engine.request import Request, Result, StopReason, TokenLogprob, Usage
 from farspan.engine.sampling import Sampler, token_logprobs
@@ -91,6 +91,30 @@ class Generation:
         if isinstance(cache, SlotCache):
             cache.filled(batch.length)
         self._decode(cache, rows, batch, logits, started)
+
+    def copied(self, cache: Cache, length: int) -> SlotCache:
+        """A context that another cache holds in its one row, in slots.
+
+        Raises
+        ------
+        UnsupportedModel : the model's cache cannot begin in the middle of a row. CacheError : the cache is not of this
+            length or of this model.
+        """
+        if not self.shares:
+            raise UnsupportedModel("this model's cache cannot be begun in the middle of a row; no context can be kept")
+        slots = SlotCache(self.forward.config, 1, length)
+        if len(cache.layers) != len(slots.layers):
+            raise CacheError(f"the context has {len(cache.layers)} layers, the model {len(slots.layers)}")
+        for own, other in zip(slots.layers, cache.layers, strict=True):
+            if not isinstance(own, SlotLayer):
+                continue
+            keys, values = getattr(other, "keys", None), getattr(other, "values", None)
+            if keys is None or values is None or len(keys) != 1 or keys.shape[2] != length:
+                raise CacheError(
+                    f"a context of {length} tokens needs keys of one row and {length} tokens in each layer"
+                )
+            own.update(keys.to(self.forward.device), values.to(self.forward.device))
+        return slots
 
     def result(self, row: Row, queue_seconds: float) -> Result:
         """The finished row as the caller sees it."""

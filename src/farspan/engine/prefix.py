@@ -51,6 +51,7 @@ class PrefixStore:
         self.limit = limit
         self.extend = extend
         self._kept: OrderedDict[bytes, tuple[SlotCache, int]] = OrderedDict()
+        self._pinned: dict[bytes, tuple[SlotCache, int]] = {}
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -63,6 +64,8 @@ class PrefixStore:
 
     def get(self, key: bytes) -> SlotCache | None:
         """The context of this name, which counts as used now."""
+        if key in self._pinned:
+            return self._pinned[key][0]
         if key not in self._kept:
             return None
         self._kept.move_to_end(key)
@@ -77,9 +80,19 @@ class PrefixStore:
         while self.tokens > self.limit:
             self._kept.popitem(last=False)
 
+    def pin(self, key: bytes, cache: SlotCache, length: int) -> None:
+        """Keep a context whatever the limit, until everything is forgotten."""
+        self._pinned[key] = (cache, length)
+
+    def pinned_length(self, ids: Sequence[int]) -> int:
+        """Length of the longest pinned context that these ids begin with and go on after, 0 if there is none."""
+        lengths = {length for _, length in self._pinned.values() if length < len(ids)}
+        return max((length for length in lengths if prefix_key(ids, length) in self._pinned), default=0)
+
     def clear(self) -> None:
         """Forget everything."""
         self._kept.clear()
+        self._pinned.clear()
         self._seen.clear()
 
     def longest_kept(self, ids: Sequence[int], below: int) -> tuple[int, SlotCache] | None:
