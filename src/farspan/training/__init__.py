@@ -6,6 +6,7 @@ from farspan.training.data import Document, DocumentSource, DocumentStream, docu
 from farspan.training.e2llm import fit_e2
 from farspan.training.fine_tune import FineTune
 from farspan.training.loss import linear_cross_entropy_sum
+from farspan.training.objectives import MaskedDiffusionTrainer, masked_loss, trainer_class
 from farspan.training.run import train
 from farspan.training.trainer import LongTrainer
 
@@ -16,6 +17,7 @@ __all__ = [
     "FineTune",
     "FlowGuard",
     "LongTrainer",
+    "MaskedDiffusionTrainer",
     "SourceConfig",
     "Stage",
     "TokenizerConfig",
@@ -25,6 +27,8 @@ __all__ = [
     "fit_clex",
     "fit_e2",
     "linear_cross_entropy_sum",
+    "masked_loss",
     "pack",
     "train",
+    "trainer_class",
 ]

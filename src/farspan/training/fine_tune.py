@@ -22,11 +22,11 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from farspan.errors import FarspanError
 from farspan.recipe import Lever
+from farspan.training.objectives import trainer_class
 from farspan.training.trainer import (
     Batch,
     BatchList,
     Deadline,
-    LongTrainer,
     build_optimizer,
     training_arguments,
     trapezoid,
@@ -171,7 +171,7 @@ def run_steps(
     FarspanError : there are no batches.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = LongTrainer(
+        trainer = trainer_class(model)(
             model=model,
             args=training_arguments(Path(scratch), max_steps=steps, precision=precision, seed=seed),
             train_dataset=BatchList(batches),

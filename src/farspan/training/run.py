@@ -37,7 +37,8 @@ from farspan.training.config import TokenizerConfig, TrainConfig
 from farspan.training.data.documents import DocumentStream, build_source
 from farspan.training.data.text import CorpusSource
 from farspan.training.initialization import initialize
-from farspan.training.trainer import BatchList, LongTrainer, build_optimizer, training_arguments, trapezoid
+from farspan.training.objectives import trainer_class
+from farspan.training.trainer import BatchList, build_optimizer, training_arguments, trapezoid
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 
@@ -209,7 +210,7 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
     )
     total = config.total_steps
     schedule = LambdaLR(optimizer, lambda step: trapezoid(step, config.warmup_steps, total, config.decay_fraction))
-    trainer = LongTrainer(
+    trainer = trainer_class(model)(
         model=model,
         args=training_arguments(
             out,
