@@ -6,21 +6,27 @@ Positions and the contents of the cache are not changed here.
 """
 
 from farspan.attention.antidiagonal import XAttention, antidiagonal_scores
+from farspan.attention.clustered_keys import PrefixCache, cluster_keys
 from farspan.attention.executors import Backend, BackendRefused, block_sparse_attention
 from farspan.attention.executors.flex import FlexFailed
+from farspan.attention.grouped import grouped_attention
 from farspan.attention.interface import AttentionFallback, UnknownMethod, methods
 from farspan.attention.lever import AttentionLever
+from farspan.attention.lookup import Clusters, Lookup, SqueezeError, calibrate_thresholds, squeeze_lookup
 from farspan.attention.mean_pool import MeanPool
 from farspan.attention.merge import merge_attention
 from farspan.attention.patterned_heads import MInference
 from farspan.attention.permuted_block_sparse import PermutedBlockSparse, key_permutation
 from farspan.attention.plan import BlockPlan, PlanError
+from farspan.attention.prefix_building import build_prefix_cache
+from farspan.attention.prefix_files import load_prefix, save_prefix
 from farspan.attention.query_aware import FlexPrefill
 from farspan.attention.report import attention_report, coverage
 from farspan.attention.scoring import block_scores, select_by_mass
 from farspan.attention.selection import AttentionContext, Selection
 from farspan.attention.self_similarity import SpargeAttn, block_self_similarity
 from farspan.attention.sink_window import SinkWindow
+from farspan.attention.squeezed import Squeezed, squeezed_attention
 from farspan.attention.state import LayerStats
 from farspan.attention.switch import apply_attention, remove_attention
 from farspan.attention.triangle import AShape, TriShape
@@ -34,16 +40,21 @@ __all__ = [
     "Backend",
     "BackendRefused",
     "BlockPlan",
+    "Clusters",
     "FlexFailed",
     "FlexPrefill",
     "LayerStats",
+    "Lookup",
     "MInference",
     "MeanPool",
     "PermutedBlockSparse",
     "PlanError",
+    "PrefixCache",
     "Selection",
     "SinkWindow",
     "SpargeAttn",
+    "SqueezeError",
+    "Squeezed",
     "TriShape",
     "UnknownMethod",
     "XAttention",
@@ -53,11 +64,19 @@ __all__ = [
     "block_scores",
     "block_self_similarity",
     "block_sparse_attention",
+    "build_prefix_cache",
+    "calibrate_thresholds",
+    "cluster_keys",
     "coverage",
+    "grouped_attention",
     "key_permutation",
+    "load_prefix",
     "merge_attention",
     "methods",
     "remove_attention",
+    "save_prefix",
     "select_by_mass",
+    "squeeze_lookup",
+    "squeezed_attention",
     "vertical_slash_indices",
 ]
