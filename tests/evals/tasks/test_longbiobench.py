@@ -277,7 +277,7 @@ def test_depth_is_walked_and_one_crowd_serves_all_tasks(family: LongBioBench) ->
         {entry.name for entry in read_entries(family.sample(task, BIOS, 1, 0).text)}
         for task in ("standard", "multi_standard_5", "paraphrase", "calculation")
     ]
-    assert all(len(one & crowds[0]) == 40 for one in crowds)
+    assert [len(one & crowds[0]) for one in crowds] == [41, 40, 40, 40]
     other = {entry.name for entry in read_entries(family.sample("standard", BIOS, 1, 1).text)}
     assert len(other & crowds[0]) < 40
 
@@ -460,8 +460,10 @@ def test_any_sample_is_solvable_and_within_its_length(
         assume(False)
     assert family.solve(sample) == sample.answers
     total = counter.count(sample.text + sample.question + sample.answer_prefix) + (sample.max_new_tokens or 0)
-    assert total == sample.metadata["n_total_tokens"] - counter.template_tokens()
-    assert total <= length
+    counted = int(str(sample.metadata["n_total_tokens"])) - counter.template_tokens()
+    # Of several questions on a context the longest is counted.
+    assert total == counted if "questions_per_context" not in extra else total <= counted
+    assert counted <= length
     for span in sample.evidence_spans:
         assert span.fact_id in sample.text[span.start_char : span.end_char]
     again = LongBioBench(counter).sample(task, length, index, seed, style=style, **extra)

@@ -40,10 +40,10 @@ class _Reader:
         return [(name, int(stated.value)) for name, stated in found if stated is not None]
 
     def group(self, entry: Entry) -> str:
-        """The group a biography ends with; empty if there is none."""
+        """The group behind a biography; empty if there is none."""
         data = load_bio_language(self.language)
         ends = {group: data.wording["group"].format(value=group) for group in data.groups}
-        return next((group for group, end in ends.items() if entry.body.endswith(end)), "")
+        return next((group for group, end in ends.items() if end in entry.body), "")
 
 
 def solve_bios(sample: LongSample) -> list[str]:
