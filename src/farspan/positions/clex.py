@@ -38,10 +38,12 @@ def clex_positions_of(sample: torch.Tensor, seq_len: int, original_length: int, 
     Rows longer than the original window are squeezed, so that scale t always spans t windows.
     """
     squeeze = max(1, seq_len // original_length)
-    # The last position is a whole number, as in the official code.
-    last = max(0, math.floor(seq_len * t) // squeeze - 1)
     inner = (sample.double() + 1) / squeeze
-    return torch.cat([inner.new_zeros(1), inner, inner.new_full((1,), last)])[-seq_len:].float()
+    last = math.floor(seq_len * t) // squeeze - 1
+    if len(inner):
+        # The official last position is a whole number, which positions between whole numbers can reach or pass.
+        last = max(last, float(inner[-1]) + 1 / squeeze)
+    return torch.cat([inner.new_zeros(1), inner, inner.new_full((1,), last)]).float()
 
 
 def clex_train_positions(
@@ -135,7 +137,8 @@ class ClexDraw:
         if flow.requires_grad:
             mean = float(positions.mean().clamp(min=1))
             flow.register_hook(lambda gradient: gradient / mean)  # type: ignore[no-untyped-call]
-        table = [self.own if t == 1 else row for t, row in zip(distinct, flow, strict=True)]
+        # Adding nothing of the flow keeps a pass at scale 1 on the graph, where the flow alone is trained.
+        table = [self.own + 0 * row if t == 1 else row for t, row in zip(distinct, flow, strict=True)]
         inv_freq = torch.stack([table[distinct.index(t)] for t in scales])
         return Drawn(positions.to(position_ids.device), inv_freq[:, None], self.attention_factor)
 

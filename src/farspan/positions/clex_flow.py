@@ -126,7 +126,7 @@ class ClexDynamics(nn.Module):
         if not ts or ts[0] < 1 or any(later < earlier for earlier, later in pairwise(ts)):
             raise LeverNotApplicable(f"scales must ascend and be at least 1, not {list(ts)}")
         rows = []
-        now, bent = 1.0, torch.zeros_like(self.start)
+        now, bent = 1.0, 0 * self.correction(self.start, 1.0)
         for t in ts:
             if self.act != "none":
                 bent = self._advance(bent, now, t, time_dt)
