@@ -12,6 +12,9 @@ from torch.utils.checkpoint import checkpoint
 
 from farspan.training.data.packing import IGNORE_INDEX
 
+# Supervised rows are filled up to a multiple of this with rows that weigh nothing.
+ROWS = 128
+
 
 def linear_cross_entropy_sum(
     hidden: torch.Tensor,
@@ -43,6 +46,9 @@ def linear_cross_entropy_sum(
     keep = targets != ignore_index
     hidden, targets = hidden[keep], targets[keep]
     weights = torch.ones_like(targets, dtype=torch.float32) if token_weights is None else token_weights[keep].float()
+    # Kernels for matrix products on a CPU are built and cached for every number of rows: few numbers, little memory.
+    spare = -len(targets) % ROWS if hidden.device.type == "cpu" else 0
+    hidden, targets, weights = F.pad(hidden, (0, 0, 0, spare)), F.pad(targets, (0, spare)), F.pad(weights, (0, spare))
     total = (hidden.sum() + weight.sum()) * 0.0  # keeps the graph whole where nothing is supervised
     total = total.to(torch.promote_types(total.dtype, torch.float32))
 
