@@ -86,11 +86,11 @@ class FineTune(Lever):
         FarspanError : the model is in float16, or there are no batches.
         """
         own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        dtypes = {parameter.dtype for parameter in model.parameters()}
+        dtypes = [parameter.dtype for parameter in model.parameters()]
         was_training = model.training
         try:
-            if torch.float16 in dtypes:
-                raise FarspanError("fine-tune needs a model loaded in float32 or bfloat16, not float16")
+            # Half precision would round most updates away.
+            _cast(model, [torch.float32] * len(dtypes))
             optimizer = build_optimizer(
                 model,
                 self.optimizer,
@@ -110,14 +110,16 @@ class FineTune(Lever):
                 seed=self.seed,
                 callbacks=callbacks,
             )
+            _cast(model, dtypes)
             learned = {
                 name: tensor.detach().clone().contiguous()
                 for name, tensor in _once(model.state_dict()).items()
                 if not torch.equal(tensor, own[name])
             }
         finally:
-            _put(model, own)
             model.zero_grad(set_to_none=True)
+            _cast(model, dtypes)
+            _put(model, own)
             model.train(was_training)
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         save_file(learned, str(out))
@@ -206,6 +208,11 @@ def _check_names(learned: dict[str, torch.Tensor], state: dict[str, torch.Tensor
     for name, tensor in learned.items():
         if name not in state or state[name].shape != tensor.shape:
             raise FarspanError(f"learned weights do not belong to this model: '{name}' does not fit")
+
+
+def _cast(model: PreTrainedModel, dtypes: list[torch.dtype]) -> None:
+    for parameter, dtype in zip(model.parameters(), dtypes, strict=True):
+        parameter.data = parameter.data.to(dtype)
 
 
 def _put(model: PreTrainedModel, weights: dict[str, torch.Tensor]) -> None:
