@@ -75,6 +75,9 @@ class InitializationConfig(_Settings):
 class TrainConfig(_Settings):
     """Everything that decides the result of a training run.
 
+    `levers` is a recipe, as a string or a file, that is on while training and off in the checkpoints' configuration at
+    the end: with `e2:factor=8`, positions are drawn as that lever draws them.
+
     `model` holds keyword arguments of `transformers.AutoConfig.for_model`, or `{"path": folder}` to go on from a
     checkpoint. `learning_rate` is that of AdamW; matrices of the blocks use Muon at `muon_learning_rate` unless
     `optimizer` is `adamw`. The schedule is warm-up, constant, then linear decay over the last `decay_fraction`.
@@ -87,6 +90,7 @@ class TrainConfig(_Settings):
     tokenizer: TokenizerConfig
     sources: dict[str, SourceConfig]
     stages: tuple[Stage, ...] = Field(min_length=1)
+    levers: str = ""
     batch_tokens: int = Field(default=4096, gt=0)
     optimizer: Literal["muon", "adamw"] = "muon"
     learning_rate: float = Field(default=2e-3, gt=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from farspan.errors import FarspanError
+from farspan.recipe import Recipe
 from farspan.training.config import TokenizerConfig, TrainConfig
 from farspan.training.data.documents import DocumentStream, build_source
 from farspan.training.data.text import CorpusSource
@@ -225,7 +227,8 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
         optimizers=(optimizer, schedule),
         callbacks=[ProgressLog(out / "train_log.jsonl", config.batch_tokens, total, console or Console(stderr=True))],
     )
-    trainer.train(resume_from_checkpoint=resume)
+    with Recipe.read(config.levers)(model) if config.levers else nullcontext():
+        trainer.train(resume_from_checkpoint=resume)
     final = out / "final"
     nn.Module.to(model, dtype=torch.bfloat16)
     model.save_pretrained(final)
