@@ -20,7 +20,7 @@ from farspan.attention.executors import BackendRefused, execute
 from farspan.attention.executors.dense import explicit_attention
 from farspan.attention.masks import PaddingMask, attention_mask
 from farspan.attention.selection import AttentionContext, Selection, stored
-from farspan.attention.state import ATTRIBUTE, LayerState, LayerStats, SharedState
+from farspan.attention.state import ATTRIBUTE, OBSERVER, LayerState, LayerStats, SharedState
 from farspan.errors import FarspanError
 from farspan.recipe import build_lever, lever_table
 
@@ -89,6 +89,8 @@ def attention_forward(
     query [B, Hq, Lq, D], key and value [B, Hkv, Lkv, D] -> (output [B, Lq, Hq, D], weights or None)
     """
     state = _state(module)
+    if (observer := vars(module).get(OBSERVER)) is not None:
+        observer(query)
     lever, stats, batch = state.shared.lever, state.stats, len(query)
     if not _is_causal(module, kwargs):
         # an encoder or cross attention: nothing here is meant for it, so it gets what transformers would give it

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from farspan.attention.lever import AttentionLever
 
 ATTRIBUTE = "_farspan_attention"
+# under this name an attention module may carry a callable that is told the queries of every call
+OBSERVER = "_farspan_observer"
 # on a GPU nothing is measured: sparse prefill starts to pay near these, a careful choice
 GPU_BREAK_EVEN = 8192
 GPU_WORTHWHILE = 0.8

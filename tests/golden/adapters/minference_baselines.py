@@ -125,7 +125,7 @@ def streaming(case: dict[str, Any]) -> None:
 def knorm(case: dict[str, Any]) -> None:
     import torch
     from farspan.memory.eviction import capacity_of, kept_slots
-    from farspan.memory.simple import negative_key_norms
+    from farspan.memory.knorm import negative_key_norms
 
     given, expected = case["input"], case["expected"]
     key = torch.tensor(given["k"])[None]
