@@ -34,7 +34,7 @@ class Material:
         while length >= native_length:
             lengths[length] = 1.0
             length //= 2
-        self.batch_tokens = max(4096, target_length)
+        self.batch_tokens = max(2048, target_length)
         sources: dict[str, DocumentSource] = {
             "text": TextFiles(tokenizer),
             "key_values": KeyValues(tokenizer, questions=(8, 40)),
