@@ -11,7 +11,7 @@ from farspan.training import TrainConfig, TrainConfigError, train
 TEXT = "the cat sat on the mat and looked at the moon. " * 40
 
 
-def settings(folder, tokens):
+def settings(folder, tokens, levers=""):
     source = {"source": "farspan.training.data.text:TextFiles", "settings": {"folder": str(folder)}}
     return TrainConfig.model_validate(
         {
@@ -33,23 +33,36 @@ def settings(folder, tokens):
             "save_steps": 4,
             "log_steps": 2,
             "warmup_steps": 1,
+            "levers": levers,
         }
     )
 
 
-def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
+@pytest.mark.parametrize("levers", ["", "e2:factor=4,max_factor=4"])
+def test_resumed_run_equals_an_uninterrupted_one(levers, tmp_path):
     texts = tmp_path / "texts"
     texts.mkdir()
     for index in range(3):
         (texts / f"{index}.txt").write_text(TEXT * (index + 1))
-    whole = train(settings(texts, 128 * 8), tmp_path / "whole")
-    train(settings(texts, 128 * 4), tmp_path / "halves")
-    resumed = train(settings(texts, 128 * 8), tmp_path / "halves")
+    whole = train(settings(texts, 128 * 8, levers), tmp_path / "whole")
+    train(settings(texts, 128 * 4, levers), tmp_path / "halves")
+    resumed = train(settings(texts, 128 * 8, levers), tmp_path / "halves")
     first, second = load_file(whole / "model.safetensors"), load_file(resumed / "model.safetensors")
     assert all(torch.equal(first[name], second[name]) for name in first)
     log = [json.loads(line) for line in (tmp_path / "halves" / "train_log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [2, 4, 6, 8]
     assert log[-1]["loss"] < log[0]["loss"]
+
+
+def test_levers_of_the_file_change_what_is_learned_and_stay_out_of_what_is_saved(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(TEXT)
+    plain = train(settings(tmp_path, 128 * 2), tmp_path / "plain")
+    drawn = train(settings(tmp_path, 128 * 2, "e2:factor=4"), tmp_path / "drawn")
+    first, second = load_file(plain / "model.safetensors"), load_file(drawn / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert not all(torch.equal(first[name], second[name]) for name in first)
+    assert (plain / "config.json").read_text() == (drawn / "config.json").read_text()
 
 
 def test_bad_files_give_one_line(tmp_path):
