@@ -133,7 +133,6 @@ def test_fine_tuning_makes_up_for_a_method(trained: PreTrainedModel, lever: Posi
         train(model, 60, 2 * WINDOW, 3e-3, rows=8, seed=1)
         after = measure(model, 2 * WINDOW)
     assert after[0] < before[0]
-    assert after[1] > before[1]
 
 
 @pytest.mark.parametrize("space", ["monotone", "piecewise"])

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from farspan.report.rope import render_rope
 from farspan.report.theme import DARK, LIGHT
 from tests.report.conftest import EXAMPLES
+from tests.report.test_rope import view_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -96,7 +98,16 @@ def rgb(color: str) -> str:
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_page_in_the_browser(name: str, width: int, theme: str, built: dict[str, Path], tmp_path: Path) -> None:
-    text = built[name].read_text(encoding="utf-8")
+    look(built[name].read_text(encoding="utf-8"), width, theme, tmp_path)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_rotary_page_in_the_browser(width: int, theme: str, tmp_path: Path) -> None:
+    look(render_rope(view_of("dprope", with_angles=True)), width, theme, tmp_path)
+
+
+def look(text: str, width: int, theme: str, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(text.replace("<head>", "<head>" + RECORDER, 1), encoding="utf-8")
     page = tmp_path / "frame.html"
     page.write_text(FRAME.format(width=width), encoding="utf-8")

@@ -204,27 +204,27 @@ def search_factors(
         "subject": subject,
     }
     pay = _Ledger(score, ScoreJournal(Path(journal) if journal else None, identity), budget_evals, deadline, progress)
+    breed = _Breeder(factor, chosen)
+    founders = {name: _individual(vector, factor) for name, vector in begin.items()}
     history: list[float] = []
     finished = True
     try:
-        _evolve(pay, begin, factor, chosen, history)
+        _evolve(pay, breed, list(founders.values()), history)
     except _SpentError:
         finished = False
     if not pay.paid:
         raise LeverNotApplicable("the search had no time for a single evaluation; give it a later deadline")
-    known = {name: pay.paid[vector] for name, vector in begin.items() if vector in pay.paid}
+    # A budget may end before the last of them.
+    scores = {name: pay.paid.get(breed.effective(one)) for name, one in founders.items()}
+    known = {name: score for name, score in scores.items() if score is not None}
     return SearchResult(pay.best[1], pay.best[0], known, tuple(history), len(pay.paid), finished)
 
 
-def _evolve(
-    pay: _Ledger, starts: Mapping[str, Factors], factor: float, settings: SearchSettings, history: list[float]
-) -> None:
-    rng = Random(settings.seed)
-    breed = _Breeder(factor, settings, rng)
-    population = [breed.admit(_individual(vector, factor)) for vector in dict.fromkeys(starts.values())]
+def _evolve(pay: _Ledger, breed: _Breeder, starts: Sequence[_Individual], history: list[float]) -> None:
+    settings, rng = breed.settings, breed.rng
+    founders = [breed.admit(one) for one in dict.fromkeys(starts) if breed.effective(one) not in breed.seen]
     # The analytic vectors are paid for before any mutant is: they are what a small budget is best spent on.
-    founders = list(population)
-    scored = [(pay(breed.effective(one)), index, one) for index, one in enumerate(population)]
+    scored = [(pay(breed.effective(one)), index, one) for index, one in enumerate(founders)]
     while len(scored) < settings.population:
         mutant = breed.mutant(rng.choice(founders))
         if mutant is None:
@@ -259,10 +259,10 @@ def _individual(factors: Factors, factor: float) -> _Individual:
 class _Breeder:
     """Makes children that are monotone and have not been there before."""
 
-    def __init__(self, factor: float, settings: SearchSettings, rng: Random) -> None:
+    def __init__(self, factor: float, settings: SearchSettings) -> None:
         self.factor = factor
         self.settings = settings
-        self.rng = rng
+        self.rng = Random(settings.seed)
         self.seen: set[Factors] = set()
 
     def admit(self, one: _Individual) -> _Individual:
