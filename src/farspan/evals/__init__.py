@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from farspan.evals.effective import effective_length as effective_length
     from farspan.evals.evaluation import Evaluation as Evaluation
     from farspan.evals.evaluation import TaskResult as TaskResult
+    from farspan.evals.perception import Perception as Perception
+    from farspan.evals.perception import local_perception as local_perception
     from farspan.evals.run import evaluate as evaluate
     from farspan.evals.schema import LongSample as LongSample
     from farspan.evals.tasks import TASKS as TASKS
@@ -30,6 +32,8 @@ _NAMES = {
     "ScoreRecord": "effective",
     "compare_effective_lengths": "effective",
     "effective_length": "effective",
+    "Perception": "perception",
+    "local_perception": "perception",
     "evaluate": "run",
     "Evaluation": "evaluation",
     "TaskResult": "evaluation",
@@ -44,12 +48,14 @@ __all__ = [
     "EffectiveLength",
     "Evaluation",
     "LongSample",
+    "Perception",
     "Probe",
     "ScoreRecord",
     "TaskResult",
     "compare_effective_lengths",
     "effective_length",
     "evaluate",
+    "local_perception",
 ]
 
 

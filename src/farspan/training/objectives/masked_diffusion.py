@@ -23,7 +23,7 @@ from farspan.training.trainer import Batch, LongTrainer
 
 
 class Noised(NamedTuple):
-    """Tokens with some hidden: ids and which are hidden, both [rows, length], and the share drawn for each row [rows]."""
+    """Tokens with some hidden: ids and what is hidden, both [rows, length], and the share drawn for each row [rows]."""
 
     ids: Tensor
     hidden: Tensor
