@@ -67,10 +67,13 @@ def test_logits_are_those_of_transformers_and_the_model_is_left_as_found(
 
 
 @torch.no_grad()
-def test_generation_is_that_of_transformers_and_needs_no_cache_to_agree(model: MiniMaxForCausalLM, ids: Tensor) -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_generation_with_a_cache_is_that_of_transformers_without(
+    model: MiniMaxForCausalLM, ids: Tensor, padded: bool
+) -> None:
     mask = torch.ones_like(ids)
-    mask[0, :9] = 0
-    stock = _generate(model, ids, attention_mask=mask)
+    mask[0, :9] = 0 if padded else 1
+    stock = _generate(model, ids, attention_mask=mask, use_cache=False)
     with Lightning()(model):
         assert torch.equal(_generate(model, ids, attention_mask=mask), stock)
         assert torch.equal(_generate(model, ids, attention_mask=mask, use_cache=False), stock)

@@ -8,7 +8,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from farspan.models.lightning import HybridCache, LightningAttention, StateCacheError, StateLayer, state_layer
-from farspan.models.lightning.layer import document_bounds, token_mask
+from farspan.models.lightning.layer import document_bounds, read_mask
 
 
 @pytest.fixture
@@ -57,11 +57,17 @@ def test_a_mask_of_any_form_is_read() -> None:
     square = keep[:, None, None, :] & torch.ones(3, 3).tril().bool()
     added = torch.zeros(2, 1, 3, 3).masked_fill(~square, torch.finfo(torch.float32).min)
     for mask in (keep, keep.long(), square, added):
-        found = token_mask(mask, 3)
-        assert found is not None
-        assert found.tolist() == keep.tolist()
-    assert token_mask(None, 3) is None
-    assert token_mask(torch.ones(2, 5), 3) is None
+        tokens, bounds = read_mask(mask, None, 2, 3)
+        assert tokens is not None
+        assert tokens.tolist() == keep.tolist()
+        assert bounds is None
+    assert read_mask(None, None, 2, 3) == (None, None)
+    assert read_mask(torch.ones(2, 5), None, 2, 3) == (None, None)
+    packed = torch.block_diag(torch.ones(2, 2).tril(), torch.ones(1, 1)).bool()[None, None]
+    tokens, bounds = read_mask(packed, None, 2, 3)
+    assert tokens is None
+    assert bounds is not None
+    assert bounds.tolist() == [0, 2, 3, 5, 6]
 
 
 def test_packed_documents_do_not_see_each_other(layer: LightningAttention) -> None:

@@ -149,12 +149,11 @@ class LightningAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """As transformers calls an attention module; rotary positions are ignored.
 
-        Without a cache and a mask, positions that start again within a row are taken as packed documents.
+        Packed documents are told from the mask or, without one, from positions that start again, if there is no cache.
         """
         batch, length = hidden_states.shape[:2]
-        mask = token_mask(attention_mask, length)
+        mask, bounds = read_mask(attention_mask, position_ids, batch, length)
         if past_key_values is None:
-            bounds = None if mask is not None else document_bounds(position_ids, batch)
             if bounds is None:
                 return self.mix(hidden_states, padding_mask=mask)[0], None
             flat, _, _ = self.mix(hidden_states.flatten(0, 1)[None], cu_seqlens=bounds)
@@ -181,18 +180,35 @@ def _replay(base: States | None, added: States, *, slopes: Tensor) -> States:
     return (final,)
 
 
-def token_mask(attention_mask: Tensor | None, length: int) -> Tensor | None:
-    """Which of the last `length` positions hold tokens, bool [batch, length]; None if all do, or nothing is said.
+def read_mask(
+    attention_mask: Tensor | None, position_ids: Tensor | None, batch: int, length: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """What transformers' mask and positions say to a layer that has no use for masks of pairs.
 
-    A mask of four dimensions is read at its last query, which sees every token of its row and no padding.
+    Parameters
+    ----------
+    attention_mask : None, tokens against padding [batch, keys], or pairs [batch, 1, length, keys], boolean or added
+    position_ids : looked at for documents where there is no mask
+
+    Returns
+    -------
+    (tokens, bounds) : bool [batch, length], or None if there is no padding; where packed documents begin in the
+        flattened batch, and the total, or None if every row is one
     """
     if attention_mask is None:
-        return None
-    if attention_mask.ndim == 4:
-        last = attention_mask[:, 0, -1]
-        attention_mask = last if last.dtype == torch.bool else last == 0
-    mask = attention_mask[:, -length:].bool()
-    return None if mask.all() else mask
+        return None, document_bounds(position_ids, batch)
+    if attention_mask.ndim == 2:
+        tokens = attention_mask[:, -length:].bool()
+        return (None if tokens.all() else tokens), None
+    pairs = attention_mask[:, 0] if attention_mask.dtype == torch.bool else attention_mask[:, 0] == 0
+    pairs = pairs[..., -length:].expand(batch, -1, -1)
+    # padding does not even read itself; the first token of a document does not read the one before it
+    tokens = pairs.diagonal(dim1=1, dim2=2)
+    if not tokens.all():
+        return tokens, None
+    starts = torch.ones_like(tokens)
+    starts[:, 1:] = ~pairs.diagonal(-1, 1, 2)
+    return None, _bounds(starts)
 
 
 def document_bounds(position_ids: Tensor | None, batch: int) -> Tensor | None:
@@ -204,8 +220,13 @@ def document_bounds(position_ids: Tensor | None, batch: int) -> Tensor | None:
         return None
     starts = torch.ones_like(position_ids, dtype=torch.bool)
     starts[:, 1:] = position_ids[:, 1:] != position_ids[:, :-1] + 1
+    return _bounds(starts.expand(batch, -1))
+
+
+def _bounds(starts: Tensor) -> Tensor | None:
+    """Flattened indices of starts, bool [batch, length], and the total; None if only rows start."""
     if not starts[:, 1:].any():
         return None
-    starts = starts.expand(batch, -1).flatten()
+    starts = starts.flatten()
     total = torch.tensor([starts.numel()], device=starts.device)
     return torch.cat([starts.nonzero().squeeze(-1), total])

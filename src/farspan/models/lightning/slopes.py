@@ -47,7 +47,8 @@ def decay_slopes(num_heads: int, layer_idx: int | None = None, num_layers: int |
         if num_layers is None or not 0 <= layer_idx < num_layers:
             raise LightningError(f"layer_idx {layer_idx} is outside a model of {num_layers} layers")
         factor = 1.0 - layer_idx / max(num_layers - 1, 1) + 1e-5
-    return torch.tensor([slope * factor for slope in _geometric(num_heads)], dtype=torch.float32)
+    # on the CPU even while a model is built without memory: nothing would fill them later
+    return torch.tensor([slope * factor for slope in _geometric(num_heads)], dtype=torch.float32, device="cpu")
 
 
 def _geometric(num_heads: int) -> list[float]:
