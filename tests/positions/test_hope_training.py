@@ -13,7 +13,7 @@ from farspan.positions.multimodal import Layout
 from tests.vision_models import VIDEO, VISION_END, VISION_START, Inputs, vision_model
 
 SIDE = 28
-SHORT, LONG = 8, 32
+SHORT, LONG = 8, 128
 ASKED = 1
 
 
@@ -46,7 +46,7 @@ class Videos:
 
 
 def accuracies(layout: Layout, videos: Videos) -> tuple[float, float]:
-    """Share of right colours at the trained number of frames, and at four times as many."""
+    """Share of right colours at the trained number of frames, and at sixteen times as many."""
     model: PreTrainedModel = vision_model(seed=0)
     generator = torch.Generator().manual_seed(0)
     steps = 250
@@ -65,7 +65,7 @@ def accuracies(layout: Layout, videos: Videos) -> tuple[float, float]:
         model.eval()
         found = []
         for frames in (SHORT, LONG):
-            inputs, answers = videos.batch(frames, 200, torch.Generator().manual_seed(1))
+            inputs, answers = videos.batch(frames, 100, torch.Generator().manual_seed(1))
             with torch.no_grad():
                 said = model(**inputs, use_cache=False).logits[:, -1].argmax(-1)
             found.append(float((said == answers).float().mean()))
@@ -73,9 +73,10 @@ def accuracies(layout: Layout, videos: Videos) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-def test_beyond_the_trained_frames_it_finds_at_least_as_much_as_the_models_own_layout() -> None:
+def test_beyond_the_trained_frames_it_finds_more_than_the_models_own_layout() -> None:
     videos = Videos()
     short, long = accuracies("hope", videos)
-    _, own_long = accuracies("mrope", videos)
-    assert short > 0.8
-    assert long >= own_long
+    own_short, own_long = accuracies("mrope", videos)
+    # Both have learned what is asked, so the difference beyond is one of positions.
+    assert min(short, own_short) > 0.9
+    assert long > own_long
