@@ -37,11 +37,22 @@ def rotate_keys(
     -------
     Tensor like `keys`
     """
-    pairs = inv_freq.shape[0]
+    return _turned(keys, *_rotation(positions, inv_freq, keys.device, scale), interleaved)
+
+
+def _rotation(
+    positions: torch.Tensor, inv_freq: torch.Tensor, device: torch.device, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin, float32 [length, pairs] or [batch, 1, length, pairs]."""
     # Angles of long positions lose their fraction in float32, and not every accelerator has a wider type.
-    angles = positions.cpu().double()[..., None] * inv_freq.cpu().double()
+    wide = device if device.type in ("cpu", "cuda") else torch.device("cpu")
+    angles = positions.to(wide).double()[..., None] * inv_freq.to(wide).double()
     angles = angles[:, None] if angles.ndim == 3 else angles
-    cos, sin = ((scale * part).float().to(keys.device) for part in (angles.cos(), angles.sin()))
+    return (scale * angles.cos()).float().to(device), (scale * angles.sin()).float().to(device)
+
+
+def _turned(keys: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool) -> torch.Tensor:
+    pairs = cos.shape[-1]
     turned = keys.clone()
     rotary = keys[..., : 2 * pairs].float()
     if interleaved:
@@ -97,10 +108,15 @@ def rerotate_cache_(
             raise LeverNotApplicable(
                 f"cached keys cannot be re-rotated in a {type(layer).__name__}; use transformers' dynamic cache"
             )
+    # Layers share their angles: computing them once is most of the work saved.
+    rotations: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
     for layer in targets:
         keys = getattr(layer, "keys", None)
         if keys is not None and keys.numel():
-            turned = rotate_keys(keys, positions[..., -keys.shape[-2] :], difference, interleaved, scale)
+            if keys.device not in rotations:
+                rotations[keys.device] = _rotation(positions, difference, keys.device, scale)
+            cos, sin = (part[..., -keys.shape[-2] :, :] for part in rotations[keys.device])
+            turned = _turned(keys, cos, sin, interleaved)
             setattr(layer, "keys", turned)  # noqa: B010  not all kinds of layers declare keys
 
 
