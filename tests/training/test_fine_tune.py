@@ -1,5 +1,7 @@
 """A fine-tune learns, comes off bit for bit, and can be baked."""
 
+import time
+
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -72,3 +74,13 @@ def test_half_precision_learns_in_steps_that_it_cannot_hold(model, tmp_path, dty
     assert all(torch.equal(own[name], tensor) for name, tensor in model.state_dict().items())
     with lever(model):
         assert loss_of(model) < before - 0.1
+
+
+def test_a_deadline_ends_training_with_something_learned(model, tmp_path):
+    before = loss_of(model)
+    lever = FineTune(tokens=10**9, learning_rate=1e-2, muon_learning_rate=1e-2).fit(
+        model, batches(), tmp_path / "w.safetensors", batch_tokens=64, deadline=time.monotonic() + 2.0
+    )
+    assert lever.tokens < 10**9
+    with lever(model):
+        assert loss_of(model) < before / 2

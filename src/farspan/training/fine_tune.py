@@ -32,6 +32,9 @@ from farspan.training.trainer import (
     trapezoid,
 )
 
+# Steps; a run that ends by time may ask for far more steps than it will make.
+MOST_WARMUP = 20
+
 
 class FineTune(Lever):
     """Continue training on a stream of batches for a number of tokens.
@@ -197,7 +200,7 @@ class _Pace:
         self.start = time.monotonic()
 
     def __call__(self, step: int) -> float:
-        by_steps = trapezoid(step, max(1, self.steps // 20), self.steps, 0.5)
+        by_steps = trapezoid(step, max(1, min(MOST_WARMUP, self.steps // 20)), self.steps, 0.5)
         if self.deadline is None or step == 0:
             return by_steps
         left = (self.deadline - time.monotonic()) / max(self.deadline - self.start, 1e-9)
