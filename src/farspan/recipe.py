@@ -60,8 +60,10 @@ LEVERS: dict[str, str] = {
     "tova": "farspan.memory.tova:Tova",
     "keydiff": "farspan.memory.keydiff:KeyDiff",
     "random-eviction": "farspan.memory.random_eviction:RandomEviction",
+    "blockrank": "farspan.attention.blockrank:BlockRank",
     "squeezed": "farspan.attention.squeezed:Squeezed",
     "lightning": "farspan.attention.lightning:Lightning",
+    "linearize": "farspan.attention.linearize:Linearize",
     "fine-tune": "farspan.training.fine_tune:FineTune",
 }
 

@@ -40,8 +40,9 @@ class SoftmaxAttention(ProjectedMixer):
         self.rope_theta = rope_theta
 
     def kept(self, q_index: Tensor, k_index: Tensor) -> Tensor:
-        """Which keys a query may read, by index: bool [queries, keys]."""
-        return torch.ones(len(q_index), len(k_index), dtype=torch.bool, device=q_index.device)
+        """Which keys a query may read, by their places among the tokens [..., queries] and [..., keys]: bool
+        [..., queries, keys]."""
+        return torch.ones(1, 1, dtype=torch.bool, device=q_index.device)
 
     def forward(
         self,
@@ -79,12 +80,13 @@ class SoftmaxAttention(ProjectedMixer):
 
     def _mask(self, queries: int, keys: int, causal: bool, real: Tensor) -> Tensor:
         """Bool [batch, 1, queries, keys]; a padded query reads itself, so that no row is empty."""
-        q_index = torch.arange(keys - queries, keys, device=real.device)
-        k_index = torch.arange(keys, device=real.device)
-        mask = self.kept(q_index, k_index)
+        place = real.cumsum(1)
+        mask = self.kept(place[:, keys - queries :] - 1, place - 1)
+        index = torch.arange(keys, device=real.device)
+        rows = index[keys - queries :, None]
         if causal:
-            mask = mask & (k_index <= q_index[:, None])
-        return (mask & real[:, None, None]) | (k_index == q_index[:, None])
+            mask = mask & (index <= rows)
+        return ((mask & real[:, None]) | (index == rows))[:, None]
 
     def mixing_matrix(self, x: Tensor, *, causal: bool = True) -> Tensor:
         query, key, _, real = self._attended(x, None, None, None)
@@ -131,11 +133,11 @@ class SparseAttention(SoftmaxAttention):
         self.size = size
 
     def kept(self, q_index: Tensor, k_index: Tensor) -> Tensor:
-        rows = q_index[:, None]
+        rows, columns = q_index[..., :, None], k_index[..., None, :]
         if self.pattern == "block":
-            return rows // self.size == k_index // self.size
-        near = (rows - k_index).abs() < self.size
-        return near if self.pattern == "window" else near | (k_index % self.size == 0)
+            return rows // self.size == columns // self.size
+        near = (rows - columns).abs() < self.size
+        return near if self.pattern == "window" else near | (columns % self.size == 0)
 
 
 def rotate(x: Tensor, positions: Tensor, theta: float) -> Tensor:

@@ -92,10 +92,7 @@ class LongConvolution(TokenMixer):
         seen = x if state is None else torch.cat([state[0], x], 1)
         self._require_length(seen.shape[1])
         kernel = self.kernel[: seen.shape[1]]
-        if new == 1:
-            y = (kernel.flip(0) * seen).sum(1, keepdim=True)
-        else:
-            y = causal_convolution(seen, kernel)[:, -new:]
+        y = (kernel.flip(0) * seen).sum(1, keepdim=True) if new == 1 else causal_convolution(seen, kernel)[:, -new:]
         return y, (seen,) if causal else None
 
     def mixing_matrix(self, x: Tensor, *, causal: bool = True) -> Tensor:

@@ -58,12 +58,10 @@ def attention_forward(
     shards = getattr(module, ATTRIBUTE, None)
     if not isinstance(shards, Shards):
         raise ParallelError(f"'{IMPLEMENTATION}' works inside `with context_parallel(model):` only")
-    refused = {
-        name: kwargs.get(name) for name in ("sliding_window", "softcap", "s_aux") if kwargs.get(name) is not None
-    }
+    refused = [name for name in ("sliding_window", "softcap", "s_aux") if kwargs.get(name) is not None]
     if refused or dropout:
         raise ParallelError(
-            f"distributed attention has no {', '.join(refused) or 'dropout'}; switch it off in the model"
+            f"distributed attention has no {', '.join(refused) or 'dropout'}; the model must not use it"
         )
     output = distributed_attention(
         query,

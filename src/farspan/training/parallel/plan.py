@@ -43,7 +43,7 @@ def communication_bytes(
         raise ParallelError("all sizes must be at least 1")
     if heads % kv_heads or length % world_size:
         raise ParallelError(
-            f"heads must divide by kv_heads and length by world_size; given {heads}/{kv_heads} and {length}/{world_size}"
+            f"kv_heads must divide heads and world_size the length; given {kv_heads}, {heads}, {world_size}, {length}"
         )
     shard = length // world_size
     queries = batch * heads * shard * head_dim * bytes_per_element
