@@ -22,7 +22,7 @@ def test_any_length_above_is_reached_exactly(target: int) -> None:
 
 @pytest.mark.parametrize("method", ["pbs", "fine-tune", "spiral", ""])
 def test_other_levers_and_unknown_names_are_refused(method: str) -> None:
-    with pytest.raises(UnknownLever, match="choose one of: linear, ntk"):
+    with pytest.raises(UnknownLever, match="choose one of: yarn, ntk"):
         plan_rope(config_of("llama"), method, 4 * WINDOW)
 
 
