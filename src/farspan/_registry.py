@@ -6,6 +6,7 @@ found" on the user's screen, so a test imports this module directly.
 
 from farspan.engine.provider import farspan
 from farspan.evals.inspect_tasks import family_task, long_context, long_context_score
+from farspan.evals.judge import model_judge
 from farspan.evals.tasks import TASKS
 from farspan.evals.video_inspect import ask_video, v_niah, v_ruler, video_score
 
@@ -16,6 +17,7 @@ __all__ = [
     "farspan",
     "long_context",
     "long_context_score",
+    "model_judge",
     "tasks",
     "v_niah",
     "v_ruler",

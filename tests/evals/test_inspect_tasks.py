@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lines": {"task": "single,update", "lengths": [1024, "2k"], "samples": 4, "questions_per_context": 2},
     "ruler": {"task": "niah_multikey_1,vt,fwe,qa_2_gen", "lengths": 4096, "samples": 2},
     "longbiobench": {"task": "standard,rank_2,twodiff,multihop_2,citation_1", "lengths": 6000, "samples": 2},
+    "holobench": {"task": "comparison_easy,aggregation_medium,ranking_easy", "lengths": 6000, "samples": 2},
 }
 Outputs = Callable[[Any, Any, Any, GenerateConfig], ModelOutput]
 

@@ -29,6 +29,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from farspan.evals.generate.count import TokenCounter, TokenizerError
 from farspan.evals.generate.generators import UnknownTaskError, suggest
 from farspan.evals.generate.length import LengthTarget, parse_size
+from farspan.evals.judge import model_judge
 from farspan.evals.prompt import PrefixMode, render_prompt, stop_strings
 from farspan.evals.schema import PREVIEW_CHARACTERS, LongSample, text_sha256
 from farspan.evals.tasks.family import family_class, score_sample
@@ -51,6 +52,7 @@ def inspect_task(
     prefix_mode: Mode = "auto",
     tokenizer: str = "",
     data: str = "",
+    judge: bool = False,
     **knobs: object,
 ) -> Task:
     """An Inspect task of one family.
@@ -67,6 +69,7 @@ def inspect_task(
     tokenizer : folder or name whose tokens lengths are counted in; empty takes that of the evaluated model if it is
         local, else four characters count as a token
     data : published data of the family (a file, for `ruler` a folder) to be read in place of generated samples
+    judge : ask the model of the role `judge` too, for families that have a rubric
     knobs : the family's
 
     Raises
@@ -90,7 +93,7 @@ def inspect_task(
     return Task(
         dataset=MemoryDataset([source.row(spec) for spec in specs], name=f"farspan/{family}"),
         solver=long_context(family=family, prefix_mode=prefix_mode, tokenizer=counted_by, data=data),
-        scorer=long_context_score(),
+        scorer=[long_context_score(), model_judge()] if judge else long_context_score(),
         config=GenerateConfig(temperature=0.0),
         name=family,
         metadata={
@@ -116,6 +119,7 @@ def family_task(family: str) -> Callable[..., Task]:
         prefix_mode: Mode = "auto",
         tokenizer: str = "",
         data: str = "",
+        judge: bool = False,
         **knobs: object,
     ) -> Task:
         return inspect_task(
@@ -127,6 +131,7 @@ def family_task(family: str) -> Callable[..., Task]:
             prefix_mode=prefix_mode,
             tokenizer=tokenizer,
             data=data,
+            judge=judge,
             **knobs,
         )
 

@@ -15,6 +15,7 @@ from farspan.errors import FarspanError
 from farspan.evals.generate import LengthTarget, LengthTargetError, TokenCounter, UnknownKnobError, UnknownTaskError
 from farspan.evals.tasks import TASKS
 from farspan.evals.tasks.family import Family, KnobError, Knobs, family_class, joined, score_sample
+from farspan.evals.tasks.holo_queries import QUERIES
 from farspan.evals.tasks.ruler_tasks import PUBLISHED_TEXT_TASKS
 
 CASES = [
@@ -26,9 +27,9 @@ CASES = [
 ]
 NAMES = [f"{family}-{task}-{knobs.get('style', '')}" for family, task, knobs in CASES]
 LENGTH = 4500
-LENGTHS = {"longbiobench": 24_000}
+LENGTHS = {"longbiobench": 24_000, "holobench": 12_000}
 """Families whose units are long, or many of which a question needs."""
-DERIVED = ("cwe", "fwe", "calculation", "twodiff", "citation_1", "citation_2", "idk", "rnidk", "icl")
+DERIVED = ("cwe", "fwe", "calculation", "twodiff", "citation_1", "citation_2", "idk", "rnidk", "icl", *QUERIES)
 """Tasks whose answers stand in no piece of evidence as they are."""
 every_task = pytest.mark.parametrize(("family", "task", "knobs"), CASES, ids=NAMES)
 
@@ -140,6 +141,8 @@ def test_needles_are_the_same_at_every_length_and_depth(family: str, task: str, 
         ("longbiobench", "multihop_2", {}),
         ("longbiobench", "citation_1", {}),
         ("longbiobench", "idk", {}),
+        ("holobench", "comparison_easy", {}),
+        ("holobench", "join_easy", {}),
     ],
 )
 def test_questions_share_a_context(

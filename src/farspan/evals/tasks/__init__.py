@@ -10,6 +10,7 @@ TASKS: dict[str, str] = {
     "lines": "farspan.evals.tasks.lines:Lines",
     "ruler": "farspan.evals.tasks.ruler:Ruler",
     "longbiobench": "farspan.evals.tasks.longbiobench:LongBioBench",
+    "holobench": "farspan.evals.tasks.holobench:HoloBench",
 }
 
 __all__ = ["TASKS"]

@@ -7,7 +7,7 @@ benchmark is described here.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Generic, TypeVar
 
@@ -138,6 +138,16 @@ class Family(GeneratorBase, Generic[K]):
     def joint_scores(cls, sample: LongSample, output: str, others: Sequence[str]) -> dict[str, float]:
         """All figures of one output, given the outputs of its `companions` in their order."""
         return cls.scores(sample, output)
+
+    @classmethod
+    async def judged(cls, sample: LongSample, output: str, ask: Callable[[str], Awaitable[str]]) -> dict[str, float]:
+        """All figures of one output by a judge, a model that `ask` sends a prompt; `score` counts.
+
+        Raises
+        ------
+        KnobError : the family needs no judge.
+        """
+        raise KnobError(f"{cls.name} is scored by rules; it has no questions for a judge")
 
     @classmethod
     def default_tasks(cls, data: str = "") -> Sequence[str]:
