@@ -204,9 +204,7 @@ def _in_place(model: PreTrainedModel, layers: dict[int, LightningAttention]) -> 
             total = text.num_hidden_layers
             declared = "layer_types" in vars(text)
             text.layer_types = [LINEAR if index in layers else FULL for index in range(total)]
-            undo.callback(setattr, text, "layer_types", None) if declared else undo.callback(
-                delattr, text, "layer_types"
-            )
+            undo.callback(*((setattr, text, "layer_types", None) if declared else (delattr, text, "layer_types")))
         yield
 
 
@@ -273,16 +271,8 @@ def _teach_layers(
     seen: dict[int, Seen] = {}
     with ExitStack() as undo:
         for index, attention in found.items():
-
-            def keep(
-                module: nn.Module, args: object, kwargs: dict[str, Tensor], out: object, index: int = index
-            ) -> None:
-                output = out[0] if isinstance(out, tuple) else out
-                assert isinstance(output, Tensor)
-                mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
-                seen[index] = (kwargs["hidden_states"].detach(), output.detach(), mask, positions)
-
-            undo.callback(attention.register_forward_hook(keep, with_kwargs=True).remove)
+            hook = partial(_keep, seen, index)
+            undo.callback(attention.register_forward_hook(hook, with_kwargs=True).remove)
         step = 0
         for step in range(1, pace.steps["layers"] + 1):
             batch = next(stream, None)
