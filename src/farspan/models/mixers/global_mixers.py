@@ -54,7 +54,8 @@ class LowRankAttention(ProjectedMixer):
         self._require_length(x.shape[1])
         query, key, _ = self.project(x)
         combined = self.e[:, : x.shape[1]] @ key
-        return (query @ combined.transpose(-1, -2) * self.head_dim**-0.5).softmax(-1)
+        result: Tensor = (query @ combined.transpose(-1, -2) * self.head_dim**-0.5).softmax(-1)
+        return result
 
     def flops(self, length: int) -> float:
         return self.projection_flops(length) + 8.0 * length * self.rank * self.d_model
@@ -86,7 +87,8 @@ class Fourier(TokenMixer):
         along channels."""
         if causal:
             raise MixerError("'fourier' has no causal form; ask with causal=False")
-        return torch.fft.fft(torch.eye(x.shape[1], device=x.device, dtype=torch.float64))[None, None]
+        along: Tensor = torch.fft.fft(torch.eye(x.shape[1], device=x.device, dtype=torch.float64))
+        return along[None, None]
 
     def flops(self, length: int) -> float:
         size = length * self.d_model

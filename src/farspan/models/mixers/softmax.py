@@ -92,7 +92,8 @@ class SoftmaxAttention(ProjectedMixer):
         query, key, _, real = self._attended(x, None, None, None)
         scores = query @ key.repeat_interleave(self.heads // self.kv_heads, 1).transpose(-1, -2) * self.head_dim**-0.5
         mask = self._mask(x.shape[1], x.shape[1], causal, real)
-        return scores.masked_fill(~mask, -torch.inf).softmax(-1)
+        result: Tensor = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+        return result
 
     def flops(self, length: int) -> float:
         index = torch.arange(length)

@@ -175,7 +175,8 @@ def causal_convolution(x: Tensor, kernel: Tensor) -> Tensor:
     length = x.shape[1]
     size = 2 * length
     spectrum = torch.fft.rfft(x.to(wide), size, dim=1) * torch.fft.rfft(kernel.to(wide), size, dim=0)
-    return torch.fft.irfft(spectrum, size, dim=1)[:, :length].to(x.dtype)
+    result: Tensor = torch.fft.irfft(spectrum, size, dim=1)[:, :length].to(x.dtype)
+    return result
 
 
 def toeplitz(kernel: Tensor) -> Tensor:

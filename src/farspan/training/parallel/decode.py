@@ -78,8 +78,8 @@ def streaming_attention(
             break
         k_pos = torch.arange(start, start + keys.shape[2])
         start += keys.shape[2]
-        moved = (x.to(q.device, non_blocking=True) for x in (keys, values))
-        part, total = attend(q, *moved, q_pos.to(q.device), k_pos.to(q.device), rule)
+        key, value = (x.to(q.device, non_blocking=True) for x in (keys, values))
+        part, total = attend(q, key, value, q_pos.to(q.device), k_pos.to(q.device), rule)
         if output is None or lse is None:
             output, lse = part, total
         else:

@@ -1,0 +1,50 @@
+"""The benchmarks of mixers and distributed attention run, at a size that says nothing, and write what they promise."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[3] / "benchmarks"
+
+
+def _run(name: str, out: Path, *arguments: str) -> dict[str, dict[str, dict[str, object]]]:
+    command = [sys.executable, str(FOLDER / name), *arguments, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record: dict[str, dict[str, dict[str, object]]] = json.loads(out.read_text())
+    return record
+
+
+@pytest.mark.slow
+def test_lightning_attention(tmp_path: Path) -> None:
+    sizes = ("--hidden", "32", "--layers", "2", "--context", "32", "--rows", "4", "--softmax-every", "2")
+    out = tmp_path / "record.json"
+    record = _run("lightning_attention.py", out, "--tokens", "512", "--lengths", "256", "--rounds", "1", *sizes)
+    assert set(record["speed"]["256"]["times_faster_than_dense"]) == {"forward", "forward and backward", "decode"}
+    training = record["training"]
+    counts = [training[name]["parameters"] for name in ("transformer", "hybrid", "lightning alone")]
+    assert max(counts) <= 1.01 * min(counts)  # type: ignore[type-var, operator]
+    assert training["tokens"] == 512
+    assert 0 <= training["hybrid"]["recall"]["accuracy"] <= 1  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_mixers(tmp_path: Path) -> None:
+    sizes = ("--hidden", "32", "--layers", "1", "--context", "32", "--rows", "4")
+    record = _run("mixers.py", tmp_path / "record.json", "--tokens", "256", "--mixers", "average_pool", *sizes)
+    found = record["mixers"]["average_pool"]
+    assert set(found) == {"traits", "flops", "state_bytes", "recall", "copy"}
+    assert set(found["copy"]["accuracy_by_context"]) == {"4", "8", "16", "32"}  # type: ignore[index]
+
+
+@pytest.mark.slow
+def test_distributed_attention(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    record = _run("distributed_attention.py", out, "--length", "256", "--processes", "2", "--rounds", "1")
+    assert len(record["results"]) == 4
+    assert all(row["largest_error"] < 1e-5 for row in record["results"].values())  # type: ignore[operator]
