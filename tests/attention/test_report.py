@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from farspan.attention import BlockPlan, coverage
+from farspan.attention import BlockPlan, LayerStats, coverage, permutation_shares
+from farspan.errors import FarspanError
 from tests.attention.plans import full_plan, random_inputs, random_keep
 
 
@@ -37,3 +38,27 @@ def test_sampled_rows_are_fixed_by_the_seed() -> None:
     first, second = (coverage(query, key, plan, rows=20, seed=1) for _ in range(2))
     assert torch.equal(first, second)
     assert not torch.equal(first, coverage(query, key, plan, rows=20, seed=2))
+
+
+def test_single_columns_are_covered_too() -> None:
+    query, key, _ = random_inputs(2, 4, 2, 50, 70, 16)
+    keep = random_keep(2, 2, 50, 70, 16, 16, share=0.3)
+    columns = torch.tensor([[[3, 40, -1]], [[0, 1, 69]]])
+    sizes = {"q_len": 50, "kv_len": 70, "block_q": 16, "block_k": 16, "allow_empty": True}
+    plan = BlockPlan.from_block_mask(keep, columns=columns, **sizes)  # type: ignore[arg-type]
+    scores = query @ key.repeat_interleave(2, 1).transpose(-1, -2) / 4
+    causal = torch.arange(70) <= torch.arange(20, 70)[:, None]
+    mass = scores.masked_fill(~causal, -torch.inf).softmax(-1)
+    kept = plan.to_token_mask().repeat_interleave(2, 1)
+    torch.testing.assert_close(coverage(query, key, plan), (mass * kept).sum(-1).mean(-1))
+    without = BlockPlan.from_block_mask(keep, **sizes)  # type: ignore[arg-type]
+    assert (coverage(query, key, plan) > coverage(query, key, without)).all()
+
+
+def test_heads_are_helped_unchanged_or_harmed_by_sorting() -> None:
+    reports = [LayerStats(layer, "pbs") for layer in range(2)]
+    with pytest.raises(FarspanError, match="head_opt_out=auto"):
+        permutation_shares(reports)
+    for stats, ratios in zip(reports, ([1.5, 1.0], [0.8, 2.0]), strict=True):
+        stats.figures["blocks_without_permutation"] = ratios
+    assert permutation_shares(reports) == {"helped": 0.5, "unchanged": 0.25, "harmed": 0.25}

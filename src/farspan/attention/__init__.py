@@ -21,7 +21,7 @@ from farspan.attention.plan import BlockPlan, PlanError
 from farspan.attention.prefix_building import build_prefix_cache
 from farspan.attention.prefix_files import load_prefix, save_prefix
 from farspan.attention.query_aware import FlexPrefill
-from farspan.attention.report import attention_report, coverage
+from farspan.attention.report import attention_report, coverage, permutation_shares
 from farspan.attention.scoring import block_scores, select_by_mass
 from farspan.attention.selection import AttentionContext, Selection
 from farspan.attention.self_similarity import SpargeAttn, block_self_similarity
@@ -73,6 +73,7 @@ __all__ = [
     "load_prefix",
     "merge_attention",
     "methods",
+    "permutation_shares",
     "remove_attention",
     "save_prefix",
     "select_by_mass",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -27,6 +28,30 @@ def attention_report(model: PreTrainedModel) -> list[LayerStats]:
         raise FarspanError("no attention lever is on; ask for the report inside `with lever(model):`")
     reports = [deepcopy(state.stats) for state in states if state.stats.calls]
     return sorted(reports, key=lambda stats: stats.layer)
+
+
+def permutation_shares(reports: Sequence[LayerStats]) -> dict[str, float]:
+    """Shares of heads that sorting keys helped, left unchanged and harmed, from reports of permuted attention.
+
+    A head is helped if it would need more blocks without sorting. Heads that opt out count as what they were found to
+    be.
+
+    Returns
+    -------
+    `{"helped": share, "unchanged": share, "harmed": share}`
+
+    Raises
+    ------
+    FarspanError : nothing was compared; leave `head_opt_out` on.
+
+    Source: arXiv 2510.21270.
+    """
+    ratios = [ratio for stats in reports for ratio in stats.figures.get("blocks_without_permutation", ())]
+    if not ratios:
+        raise FarspanError("no head was read with and without sorting; run 'pbs' with head_opt_out=auto first")
+    helped, harmed = (sum(ratio > 1.0 for ratio in ratios), sum(ratio < 1.0 for ratio in ratios))
+    whole = len(ratios)
+    return {"helped": helped / whole, "unchanged": (whole - helped - harmed) / whole, "harmed": harmed / whole}
 
 
 def coverage(

@@ -24,4 +24,5 @@ class KeyNorm(BudgetedEviction):
 
 def negative_key_norms(keys: Tensor) -> Tensor:
     """Minus the norm of each key: Tensor [B, H, S, D] -> float32 [B, H, S]."""
-    return -keys.float().norm(dim=-1)
+    norms: Tensor = keys.float().norm(dim=-1)
+    return -norms

@@ -29,7 +29,7 @@ class PrunedLayer(DynamicLayer):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.slots: Tensor | None = None
         self.seen = 0
         self.queries: Tensor | None = None
