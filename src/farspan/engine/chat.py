@@ -67,7 +67,7 @@ def prompt_ids(
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
-    ids = tokenizer(text, add_special_tokens=special)["input_ids"]
+    ids = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
     return [int(token) for token in ids]
 
 

@@ -107,7 +107,7 @@ class FamilyExercise:
         texts = [samples[0].text]
         for sample in samples:
             texts += [self._ask(sample, bare), self._completed(sample)]
-        context, *rest = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        context, *rest = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
         ids, supervised = list(context), [False] * len(context)
         for question, answer in zip(rest[::2], rest[1::2], strict=True):
             if len(ids) + len(question) + len(answer) > length:

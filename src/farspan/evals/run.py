@@ -187,7 +187,7 @@ def requests_of(
 def _prompt_ids(sample: LongSample, tokenizer: PreTrainedTokenizerBase, mode: PrefixMode) -> list[int]:
     prompt = render_prompt(sample, mode)
     if not getattr(tokenizer, "chat_template", None):
-        return [int(token) for token in tokenizer(prompt.text)["input_ids"]]
+        return [int(token) for token in tokenizer(prompt.text, verbose=False)["input_ids"]]
     messages = [{"role": "user", "content": prompt.user}]
     if prompt.answer_prefix:
         messages.append({"role": "assistant", "content": prompt.answer_prefix})
@@ -195,7 +195,7 @@ def _prompt_ids(sample: LongSample, tokenizer: PreTrainedTokenizerBase, mode: Pr
     text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=not continued, continue_final_message=continued
     )
-    return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    return [int(token) for token in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 def text_loss(

@@ -70,7 +70,7 @@ class TextFiles:
         if self._ids is None:
             if self.tokenizer is None:
                 raise FarspanError("documents of text files need a tokenizer")
-            encoded = self.tokenizer(self.texts(), add_special_tokens=False)["input_ids"]
+            encoded = self.tokenizer(self.texts(), add_special_tokens=False, verbose=False)["input_ids"]
             end = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
             self._ids = [np.asarray([*ids, *end], dtype=np.int32) for ids in encoded if ids]
         return self._ids
