@@ -69,13 +69,13 @@ class Attended:
     """A call that a method computed by itself.
 
     output : Tensor [1, Hq, Lq, Dv]
-    lse : Tensor [1, Hq, Lq], logsumexp of the scores that were read
+    lse : Tensor [1, Hq, Lq], logsumexp of the scores that were read; needed where the model has sinks
     kept, causal : Tensor [heads], cells (query, key) that were computed, and those of dense attention
     backend : how it was computed, for the report
     """
 
     output: Tensor
-    lse: Tensor
+    lse: Tensor | None
     kept: Tensor
     causal: Tensor
     backend: str
