@@ -124,6 +124,7 @@ def streaming(case: dict[str, Any]) -> None:
 
 def knorm(case: dict[str, Any]) -> None:
     import torch
+
     from farspan.memory.eviction import capacity_of, kept_slots
     from farspan.memory.knorm import negative_key_norms
 
