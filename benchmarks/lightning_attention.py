@@ -111,9 +111,11 @@ def measure_speed(
     return results
 
 
-def measure_training(tokens: int, sizes: Sizes, softmax_every: int, seed: int) -> dict[str, object]:
+def measure_training(
+    tokens: int, sizes: Sizes, softmax_every: int, seed: int, text_files: int | None
+) -> dict[str, object]:
     """The three models after `tokens` tokens each."""
-    text, held_out = TextRows("train"), TextRows("held_out")
+    text, held_out = TextRows("train", text_files), TextRows("held_out", text_files)
     sizes = Sizes(sizes.hidden, sizes.layers, sizes.heads, text.vocabulary, sizes.length, sizes.rows)
     half = max(1, sizes.rows // 2)
 
@@ -163,6 +165,7 @@ def main() -> None:
     parser.add_argument("--context", default="256", help="tokens of a training row")
     parser.add_argument("--rows", type=int, default=16, help="rows of a batch")
     parser.add_argument("--softmax-every", type=int, default=4)
+    parser.add_argument("--text-files", type=int, help="files of text to train on at most; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "lightning_attention.json")
     options = parser.parse_args()
@@ -174,7 +177,8 @@ def main() -> None:
         record["speed"] = measure_speed(lengths, options.rounds, limit, options.device, dtype)
     if options.tokens != "0":
         sizes = Sizes(options.hidden, options.layers, length=parse_length(options.context), rows=options.rows)
-        record["training"] = measure_training(parse_length(options.tokens), sizes, options.softmax_every, options.seed)
+        tokens = parse_length(options.tokens)
+        record["training"] = measure_training(tokens, sizes, options.softmax_every, options.seed, options.text_files)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -115,12 +115,18 @@ ROWS: dict[str, Callable[[random.Random, int, int, int], tuple[Tensor, Tensor]]]
 
 
 class TextRows:
-    """Rows of text; all tokens are predicted. Its tokenizer is that of the bundled model."""
+    """Rows of text; all tokens are predicted. Its tokenizer is that of the bundled model.
 
-    def __init__(self, split: str) -> None:
+    Parameters
+    ----------
+    files : number of files to read at most; all where absent
+    """
+
+    def __init__(self, split: str, files: int | None = None) -> None:
         _, tokenizer = load("reference")
         self.vocabulary = len(tokenizer)
         self._files = TextFiles(tokenizer, split=split)  # type: ignore[arg-type]
+        self._files.files = self._files.files[:files]
 
     def __call__(self, rng: random.Random, rows: int, length: int, vocabulary: int) -> tuple[Tensor, Tensor]:
         found: list[list[int]] = []

@@ -23,8 +23,9 @@ def _run(name: str, out: Path, *arguments: str) -> dict[str, dict[str, dict[str,
 @pytest.mark.slow
 def test_lightning_attention(tmp_path: Path) -> None:
     sizes = ("--hidden", "32", "--layers", "2", "--context", "32", "--rows", "4", "--softmax-every", "2")
+    text = ("--text-files", "8")
     out = tmp_path / "record.json"
-    record = _run("lightning_attention.py", out, "--tokens", "512", "--lengths", "256", "--rounds", "1", *sizes)
+    record = _run("lightning_attention.py", out, "--tokens", "512", "--lengths", "256", "--rounds", "1", *sizes, *text)
     assert set(record["speed"]["256"]["times_faster_than_dense"]) == {"forward", "forward and backward", "decode"}
     training = record["training"]
     counts = [training[name]["parameters"] for name in ("transformer", "hybrid", "lightning alone")]
