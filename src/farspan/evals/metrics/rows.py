@@ -42,7 +42,6 @@ NOTHING = (
 )
 NULLS = ("", "none", "unknown", "null", "n/a", "unbekannt", "desconocido", "未知")
 
-_NUMBER = re.compile(r"[-+]?\d[\d,.'\u202f\u00a0 ]*")
 _STRICT = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:[,'\u202f\u00a0 ]\d{3})+)(?:\.\d+)?")
 _ANYWHERE = re.compile(r"[-+]?\d{1,3}(?:[,'\u202f\u00a0]\d{3})+(?:\.\d+)?|[-+]?\d+(?:\.\d+)?")
 _EDGES = " \t\r\n.,;:!?\"'`“”‘’«»()[]{}*_#。,;:!?「」"
@@ -95,7 +94,7 @@ def score_rows(
     labels = ["No Match"] * len(gold)
     for index, (place, hits) in enumerate(matches):
         if place >= 0:
-            labels[index] = _label(gold[index], predicted[place], hits, free)
+            labels[index] = _label(gold[index], hits)
     if ordered:
         exact = [index for index, label in enumerate(labels) if label == "Exact Match"]
         kept = _longest_increasing([matches[index][0] for index in exact])
@@ -184,12 +183,24 @@ def _flat(value: object) -> PredictedRow:
 
 def same_value(predicted: str, gold: Value) -> bool:
     """Whether a text is a value: equal words, equal whole numbers, close decimals, equal dates."""
-    text = _normal(predicted)
+    return _same(_read(predicted), _normal(gold) if isinstance(gold, str) else gold)
+
+
+Cell = tuple[str, "tuple[float, int] | None"]
+"""A predicted value as text, and as a number with its decimals."""
+
+
+def _read(predicted: str) -> Cell:
+    return _normal(predicted), _number(predicted)
+
+
+def _same(predicted: Cell, gold: Value) -> bool:
+    """`same_value` on values that are normalised already."""
+    text, number = predicted
+    if isinstance(gold, str):
+        return text == gold
     if gold is None:
         return text in NULLS
-    if isinstance(gold, str):
-        return text == _normal(gold)
-    number = _number(predicted)
     return number is not None and _close(number[0], number[1], gold)
 
 
@@ -230,14 +241,11 @@ def _inside(line: str, gold: Value) -> bool:
     return False
 
 
-def _hits(gold: Sequence[Value], row: PredictedRow, free: bool) -> list[bool]:
+def _hits(gold: Sequence[Value], row: Sequence[Cell]) -> list[bool]:
     """Which values of a gold row a predicted one holds; no predicted value counts twice."""
-    if free:
-        line = " ".join(unicodedata.normalize("NFKC", row[0]).casefold().split())
-        return [_inside(line, value) for value in gold]
     left, found = list(row), []
     for value in gold:
-        place = next((i for i, text in enumerate(left) if same_value(text, value)), None)
+        place = next((i for i, cell in enumerate(left) if _same(cell, value)), None)
         if place is not None:
             del left[place]
         found.append(place is not None)
@@ -248,7 +256,13 @@ def _match(
     gold: Sequence[Sequence[Value]], predicted: Sequence[PredictedRow], free: bool
 ) -> list[tuple[int, list[bool]]]:
     """For each gold row a predicted one, used once, and what it holds; best pairs first, ties in order."""
-    table = [[_hits(row, other, free) for other in predicted] for row in gold]
+    if free:
+        lines = [" ".join(unicodedata.normalize("NFKC", row[0]).casefold().split()) for row in predicted]
+        table = [[[_inside(line, value) for value in row] for line in lines] for row in gold]
+    else:
+        cells = [[_read(text) for text in row] for row in predicted]
+        normal = [[_normal(value) if isinstance(value, str) else value for value in row] for row in gold]
+        table = [[_hits(row, other) for other in cells] for row in normal]
     pairs = sorted(
         (-sum(hits), -_identifying(gold[g], hits), g, p)
         for g, line in enumerate(table)
@@ -268,7 +282,7 @@ def _identifying(gold: Sequence[Value], hits: Sequence[bool]) -> int:
     return sum(hit for value, hit in zip(gold, hits, strict=True) if isinstance(value, str))
 
 
-def _label(gold: Sequence[Value], row: PredictedRow, hits: Sequence[bool], free: bool) -> Label:
+def _label(gold: Sequence[Value], hits: Sequence[bool]) -> Label:
     if all(hits):
         return "Exact Match"
     return "Partial Match" if _identifying(gold, hits) or 2 * sum(hits) >= len(gold) else "No Match"

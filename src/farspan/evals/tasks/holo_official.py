@@ -96,6 +96,7 @@ def read_holobench(
                     "difficulty": difficulty,
                     "position": merge_strategy,
                     "info": found.n_main_tokens,
+                    "info_asked": str(info_amount) if info_amount > 0 else f"{info_density:.0%}",
                     "query": row["query"],
                     "columns": columns,
                     "gold_rows": [dict(gold) for gold in found.gold_rows],

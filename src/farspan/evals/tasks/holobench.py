@@ -98,6 +98,7 @@ class HoloBench(Family[HoloKnobs]):
             "difficulty": query.difficulty,
             "position": knobs.position,
             "info": used,
+            "info_asked": knobs.info or "default",
             "n_main": len(entries),
             "n_aux": built.units_kept,
             "ordered": query.ordered,
