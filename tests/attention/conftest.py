@@ -62,6 +62,22 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
         },
     ),
     "phi3": ("Phi3", {"sliding_window": None}),
+    # attention in one layer of two
+    "granite-hybrid": (
+        "GraniteMoeHybrid",
+        {
+            "layer_types": ["mamba", "attention"],
+            "mamba_n_heads": 4,
+            "mamba_d_head": 32,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 16,
+            "mamba_expand": 2,
+            "mamba_chunk_size": 16,
+            "shared_intermediate_size": 96,
+            "num_local_experts": 0,
+            "num_experts_per_tok": 0,
+        },
+    ),
     # keys wider than values
     "deepseek-v3": (
         "DeepseekV3",
