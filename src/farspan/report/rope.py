@@ -130,7 +130,7 @@ def verdict(view: RopeView) -> str:
             f"{view.model} turns {n - open_pairs} of {n} rotary pairs fully within its window of "
             f"{units.count(view.native_length)} tokens"
         )
-    counts = Counter(row.fate for row in view.rows)
+    counts: Counter[str] = Counter(row.fate for row in view.rows)
     said = ", ".join(f"{counts[fate]} {word}" for fate, word in FATES.items() if counts[fate])
     name = view.method.partition(":")[0]
     return (
