@@ -10,7 +10,7 @@ Source: arXiv 2501.08313 (MiniMax-01), section 2.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import MiniMaxConfig, MiniMaxForCausalLM
 
 from farspan.errors import LeverNotApplicable
@@ -82,7 +82,9 @@ def to_minimax(model: MixerForCausalLM) -> MiniMaxForCausalLM:
         else:
             weights[name] = tensor
     _load(target, weights)
-    return target.to(model.dtype).train(model.training)
+    nn.Module.to(target, model.dtype)
+    target.train(model.training)
+    return target
 
 
 @torch.no_grad()
@@ -104,7 +106,7 @@ def from_minimax(model: MiniMaxForCausalLM) -> MixerForCausalLM:
     target = MixerForCausalLM(
         MixerConfig(
             **{name: getattr(config, name) for name in SHARED},
-            mixers=[SOFTMAX if kind == FULL else LIGHTNING for kind in config.layer_types],
+            mixers=[SOFTMAX if kind == FULL else LIGHTNING for kind in config.layer_types or ()],
             residual="post",
             residual_scale=float(scales.pop()),
         )
@@ -120,7 +122,9 @@ def from_minimax(model: MiniMaxForCausalLM) -> MixerForCausalLM:
         elif tail != "gate.weight":
             weights[name] = tensor
     _load(target, weights)
-    return target.to(model.dtype).train(model.training)
+    nn.Module.to(target, model.dtype)
+    target.train(model.training)
+    return target
 
 
 def _load(target: MiniMaxForCausalLM | MixerForCausalLM, weights: dict[str, Tensor]) -> None:

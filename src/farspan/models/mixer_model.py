@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ from farspan.models.mixers import MixerError, TokenMixer, build_mixer, mixer_cla
 SOFTMAX, LIGHTNING = "softmax_attention", "lightning"
 
 
-class MixerConfig(LlamaConfig):  # type: ignore[misc]
+class MixerConfig(LlamaConfig):
     """A Llama configuration, and the mixer of each layer.
 
     Attributes
@@ -56,7 +56,7 @@ class MixerConfig(LlamaConfig):  # type: ignore[misc]
     residual_scale: float = 1.0
 
     def __post_init__(self, **kwargs: object) -> None:
-        super().__post_init__(**kwargs)
+        super().__post_init__(**kwargs)  # type: ignore[no-untyped-call]
         kinds = self.mixers or [SOFTMAX]
         self.mixers = [kinds[index % len(kinds)] for index in range(self.num_hidden_layers)]
         for kind in set(self.mixers):
@@ -110,7 +110,7 @@ class MixerAttention(nn.Module):
         return torch.cat(parts, 1).view(x.shape)
 
 
-class MixerLayer(LlamaDecoderLayer):  # type: ignore[misc]
+class MixerLayer(LlamaDecoderLayer):
     """A decoder layer whose attention is the mixer that the configuration names."""
 
     def __init__(self, config: MixerConfig, layer_idx: int) -> None:
@@ -120,12 +120,12 @@ class MixerLayer(LlamaDecoderLayer):  # type: ignore[misc]
         self.residual_scale = config.residual_scale
         kind = config.mixers[layer_idx]
         if kind != SOFTMAX:
-            self.self_attn = _attention(config, kind, layer_idx)
+            self.self_attn = cast(LlamaAttention, _attention(config, kind, layer_idx))
 
-    def forward(self, hidden_states: Tensor, **kwargs: object) -> Tensor:
+    def forward(self, hidden_states: Tensor, **kwargs: object) -> Tensor:  # type: ignore[override]
         """As in Llama, or with the residual taken after each norm."""
         if self.residual == "pre":
-            result: Tensor = super().forward(hidden_states, **kwargs)
+            result: Tensor = super().forward(hidden_states, **kwargs)  # type: ignore[arg-type]
             return result
         normed = self.input_layernorm(hidden_states)
         mixed, _ = self.self_attn(hidden_states=normed, **kwargs)
@@ -151,7 +151,7 @@ def _attention(config: MixerConfig, kind: str, layer_idx: int) -> nn.Module:
     return MixerAttention(mixer, nn.Linear(config.hidden_size, config.hidden_size, bias=False), layer_idx)
 
 
-class MixerModel(LlamaModel):  # type: ignore[misc]
+class MixerModel(LlamaModel):
     """The decoder."""
 
     config_class = MixerConfig
@@ -159,10 +159,10 @@ class MixerModel(LlamaModel):  # type: ignore[misc]
     def __init__(self, config: MixerConfig) -> None:
         super().__init__(config)
         self.layers = nn.ModuleList([MixerLayer(config, index) for index in range(config.num_hidden_layers)])
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, TokenMixer):
             module.reset_parameters()
 
@@ -189,7 +189,7 @@ class MixerModel(LlamaModel):  # type: ignore[misc]
         return result
 
 
-class MixerForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
+class MixerForCausalLM(LlamaForCausalLM):
     """The decoder with its head."""
 
     config_class = MixerConfig
@@ -197,10 +197,10 @@ class MixerForCausalLM(LlamaForCausalLM):  # type: ignore[misc]
     def __init__(self, config: MixerConfig) -> None:
         super().__init__(config)
         self.model = MixerModel(config)
-        self.post_init()
+        self.post_init()  # type: ignore[no-untyped-call]
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        super()._init_weights(module)  # type: ignore[no-untyped-call]
         if isinstance(module, TokenMixer):
             module.reset_parameters()
 

@@ -39,7 +39,7 @@ def clex_positions_of(sample: torch.Tensor, seq_len: int, original_length: int, 
     """
     squeeze = max(1, seq_len // original_length)
     inner = (sample.double() + 1) / squeeze
-    last = math.floor(seq_len * t) // squeeze - 1
+    last: float = math.floor(seq_len * t) // squeeze - 1
     if len(inner):
         # The official last position is a whole number, which positions between whole numbers can reach or pass.
         last = max(last, float(inner[-1]) + 1 / squeeze)

@@ -40,7 +40,9 @@ class LinearAttention(ProjectedMixer):
         value = torch.cat([value, torch.ones_like(value[..., :1])], -1)
         if causal:
             mixed, after = lightning_attention(
-                *(part.transpose(1, 2) for part in (query, key, value)),
+                query.transpose(1, 2),
+                key.transpose(1, 2),
+                value.transpose(1, 2),
                 torch.zeros(self.heads, device=x.device),
                 initial_state=None if state is None else state[0],
                 output_final_state=True,

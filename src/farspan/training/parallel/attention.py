@@ -217,8 +217,8 @@ class UlyssesSteps(RingSteps):
 
     @staticmethod
     def forward(q: Tensor, k: Tensor, v: Tensor, job: Job) -> tuple[Tensor, Tensor]:
-        heads, tokens = _by_heads(job, q, k, v)
-        output, lse = attend(*heads, tokens, tokens, job.rule)
+        (head_q, head_k, head_v), tokens = _by_heads(job, q, k, v)
+        output, lse = attend(head_q, head_k, head_v, tokens, tokens, job.rule)
         (result,) = _to_tokens(job.ranks, [output.to(q.dtype)])
         if job.need_lse:
             (lse,) = _to_tokens(job.ranks, [lse])
@@ -229,10 +229,11 @@ class UlyssesSteps(RingSteps):
 
     @staticmethod
     def backward(d_out: Tensor, q: Tensor, k: Tensor, v: Tensor, output: Tensor, lse: Tensor, job: Job) -> Grads:
-        heads, tokens = _by_heads(job, q, k, v)
-        out, total = attend(*heads, tokens, tokens, job.rule)
+        (head_q, head_k, head_v), tokens = _by_heads(job, q, k, v)
+        out, total = attend(head_q, head_k, head_v, tokens, tokens, job.rule)
         (gradient,) = _to_heads(job.ranks, [d_out])
-        grads = attend_backward(gradient, *heads, total, _delta(gradient, out, total), tokens, tokens, job.rule)
+        delta = _delta(gradient, out, total)
+        grads = attend_backward(gradient, head_q, head_k, head_v, total, delta, tokens, tokens, job.rule)
         d_q, d_k, d_v = _to_tokens(job.ranks, list(grads))
         repeats = d_k.shape[1] // k.shape[1]
         if repeats > 1:
