@@ -6,6 +6,14 @@ Positions and the contents of the cache are not changed here.
 """
 
 from farspan.attention.antidiagonal import XAttention, antidiagonal_scores
+from farspan.attention.blockrank import (
+    BlockRank,
+    SignalRecorder,
+    attention_scores_to_documents,
+    attention_signal_logits,
+    block_infonce,
+    block_layout,
+)
 from farspan.attention.clustered_keys import PrefixCache, cluster_keys
 from farspan.attention.executors import Backend, BackendRefused, block_sparse_attention
 from farspan.attention.executors.flex import FlexFailed
@@ -23,6 +31,7 @@ from farspan.attention.prefix_files import load_prefix, save_prefix
 from farspan.attention.query_aware import FlexPrefill
 from farspan.attention.report import attention_report, coverage, permutation_shares
 from farspan.attention.scoring import block_scores, select_by_mass
+from farspan.attention.segments import BlockLayout, LayoutError, segmented_attention
 from farspan.attention.selection import AttentionContext, Selection
 from farspan.attention.self_similarity import SpargeAttn, block_self_similarity
 from farspan.attention.sink_window import SinkWindow
@@ -39,11 +48,14 @@ __all__ = [
     "AttentionLever",
     "Backend",
     "BackendRefused",
+    "BlockLayout",
     "BlockPlan",
+    "BlockRank",
     "Clusters",
     "FlexFailed",
     "FlexPrefill",
     "LayerStats",
+    "LayoutError",
     "Lookup",
     "MInference",
     "MeanPool",
@@ -51,6 +63,7 @@ __all__ = [
     "PlanError",
     "PrefixCache",
     "Selection",
+    "SignalRecorder",
     "SinkWindow",
     "SpargeAttn",
     "SqueezeError",
@@ -61,6 +74,10 @@ __all__ = [
     "antidiagonal_scores",
     "apply_attention",
     "attention_report",
+    "attention_scores_to_documents",
+    "attention_signal_logits",
+    "block_infonce",
+    "block_layout",
     "block_scores",
     "block_self_similarity",
     "block_sparse_attention",
@@ -76,6 +93,7 @@ __all__ = [
     "permutation_shares",
     "remove_attention",
     "save_prefix",
+    "segmented_attention",
     "select_by_mass",
     "squeeze_lookup",
     "squeezed_attention",

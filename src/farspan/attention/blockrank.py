@@ -48,17 +48,17 @@ class SignalRecorder:
         self._found: dict[int, tuple[Tensor, Tensor]] = {}
 
     def take(self, query: Tensor, key: Tensor, block_ids: Tensor, context: AttentionContext) -> None:
-        """Record one row; a second visit, as recomputing activations makes it, changes nothing.
+        """Record one row. A second visit, as recomputing activations makes it, computes the same and changes nothing.
 
         query : Tensor [1, Hq, L, D]; key : Tensor [1, Hkv, L, D]; block_ids : Tensor int [L]
         """
-        if context.layer_idx != self.layer or context.row in self._found:
+        if context.layer_idx != self.layer:
             return
         places = [place - context.start for place in self.positions[context.row]]
         if min(places) < 0 or max(places) >= query.shape[2]:
             raise LayoutError(f"row {context.row}: its signal tokens lie outside its {query.shape[2]} tokens")
         logits = attention_signal_logits(query, key, places, context.scaling)
-        self._found[context.row] = (logits, block_ids)
+        self._found.setdefault(context.row, (logits, block_ids))
         if self.stop and len(self._found) == len(self.positions):
             raise EnoughRead
 

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rope": ("farspan.cli.rope:rope", "Show, compare or search what a method does to the rotary pairs."),
     "generate": ("farspan.cli.generate:generate", "Write samples of a generated task to a file."),
     "report": ("farspan.cli.report:report", "Make the report of a run again."),
+    "rank": ("farspan.cli.rank:rank", "Order documents by how much they help to answer a query."),
     "squeeze": ("farspan.cli.squeeze:squeeze", "Read and cluster a fixed text once, for many questions on it."),
     "systems": ("farspan.cli.systems:systems", "Show the published systems, where each lives and how to try it."),
 }
