@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--context", default="256", help="tokens of a training row")
     parser.add_argument("--rows", type=int, default=16, help="rows of a batch")
-    parser.add_argument("--softmax-every", type=int, default=4)
+    parser.add_argument("--softmax-every", type=int, default=2)
     parser.add_argument("--text-files", type=int, help="files of text to train on at most; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "lightning_attention.json")

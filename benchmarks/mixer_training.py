@@ -80,17 +80,21 @@ def build(mixers: list[str], sizes: Sizes, parameters: int | None, seed: int) ->
 
 
 def recall_rows(rng: random.Random, rows: int, length: int, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Ids and labels [rows, length]; labels are values that the row holds already."""
+    """Ids and labels [rows, length]; labels are values that the row holds already.
+
+    Rows differ in how many pairs they hold: few pairs teach what many then need.
+    """
     ids, labels = [], []
     keys_of, values_of = range(vocabulary // 2), range(vocabulary // 2, vocabulary)
     for _ in range(rows):
-        pairs = min(length // 4, len(keys_of))
+        pairs = rng.randint(2, max(2, min(length // 4, len(keys_of))))
         keys, values = rng.sample(keys_of, pairs), rng.choices(values_of, k=pairs)
         row = [token for pair in zip(keys, values, strict=True) for token in pair]
         known = len(row)
-        asked = [rng.randrange(pairs) for _ in range((length - known) // 2)]
-        row += [token for index in asked for token in (keys[index], values[index])]
-        row += [keys[0]] * (length - len(row))
+        while len(row) < length:
+            asked = rng.randrange(pairs)
+            row += [keys[asked], values[asked]]
+        row = row[:length]
         ids.append(row)
         labels.append([token if i >= known and i % 2 else IGNORED for i, token in enumerate(row)])
     return torch.tensor(ids), torch.tensor(labels)
@@ -149,10 +153,13 @@ def train(
     steps: int,
     *,
     learning_rate: float = 3e-3,
+    muon_learning_rate: float = 5e-3,
     deadline: float | None = None,
 ) -> tuple[list[float], float]:
     """Train on `batches(step)`, each the mean of its parts' losses; losses by step, and seconds a step."""
-    optimizer = build_optimizer(model, "muon", learning_rate=learning_rate, muon_learning_rate=0.02, weight_decay=0.0)
+    optimizer = build_optimizer(
+        model, "muon", learning_rate=learning_rate, muon_learning_rate=muon_learning_rate, weight_decay=0.0
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: trapezoid(s, max(1, steps // 20), steps, 0.5))
     model.train()
     losses: list[float] = []

@@ -20,6 +20,8 @@ from farspan.attention.executors.flex import FlexFailed
 from farspan.attention.grouped import grouped_attention
 from farspan.attention.interface import AttentionFallback, UnknownMethod, methods
 from farspan.attention.lever import AttentionLever
+from farspan.attention.lightning import Lightning
+from farspan.attention.linearize import Linearize
 from farspan.attention.lookup import Clusters, Lookup, SqueezeError, calibrate_thresholds, squeeze_lookup
 from farspan.attention.mean_pool import MeanPool
 from farspan.attention.merge import merge_attention
@@ -56,6 +58,8 @@ __all__ = [
     "FlexPrefill",
     "LayerStats",
     "LayoutError",
+    "Lightning",
+    "Linearize",
     "Lookup",
     "MInference",
     "MeanPool",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[3] / "benchmarks"
 
@@ -45,7 +47,28 @@ def test_mixers(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_distributed_attention(tmp_path: Path) -> None:
-    out = tmp_path / "record.json"
-    record = _run("distributed_attention.py", out, "--length", "256", "--processes", "2", "--rounds", "1")
-    assert len(record["results"]) == 4
+    out, two = tmp_path / "record.json", ("--strategies", "ring", "ulysses")
+    record = _run("distributed_attention.py", out, "--length", "256", "--processes", "2", "--rounds", "1", *two)
+    assert len(record["results"]) == 2
     assert all(row["largest_error"] < 1e-5 for row in record["results"].values())  # type: ignore[operator]
+
+
+@pytest.mark.slow
+def test_a_hybrid_looks_up_what_lightning_alone_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    shared = importlib.import_module("mixer_training")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        sizes = shared.Sizes(hidden=64, layers=2, heads=2, vocabulary=64, length=32, rows=32)
+        tests = [shared.made_rows(shared.recall_rows, sizes, "test", index, rows=64) for index in range(4)]
+        accuracy = {}
+        for name, mixers in (("hybrid", ["lightning", "softmax_attention"]), ("lightning", ["lightning"])):
+            model = shared.build(mixers, sizes, 110_900, 0)
+            batches = lambda step: [shared.made_rows(shared.recall_rows, sizes, "train", step, rows=32)]  # noqa: E731
+            shared.train(model, batches, 700)
+            accuracy[name] = shared.score(model, tests)["accuracy"]
+    finally:
+        torch.set_num_threads(threads)
+    assert accuracy["hybrid"] > 0.8, accuracy
+    assert accuracy["lightning"] < 0.5, accuracy
