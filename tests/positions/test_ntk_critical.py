@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LlamaConfig
 
 from farspan.errors import LeverNotApplicable
-from farspan.positions import NTKCritical, critical_dim, ntk_lambda, plan_rope
+from farspan.positions import NTKCritical, critical_dim, ntk_lambda
+from farspan.positions.ntk_critical import Rounding
 from farspan.positions.rope import default_inv_freq
 from farspan.systems import critical_rope_dimension
-from tests.positions.conftest import WINDOW, config_of
 
 LLADA = (500_000.0, 128, 4096)
 LLAMA3 = (500_000.0, 128, 8192)
@@ -54,24 +56,55 @@ def test_rounding_is_upwards_and_to_whole_numbers(theta: float, pairs: int, wind
     assert exact * (1 - 1e-9) <= up < exact + 1
 
 
-def test_the_lever_is_a_new_base() -> None:
-    config = config_of("llama")
-    spec = plan_rope(config, "ntk-critical", 4 * WINDOW)
-    theta = 10_000 * ntk_lambda(10_000, 16, WINDOW, 4 * WINDOW)
-    assert spec.native == {"rope_type": "default", "rope_theta": theta}
+def config_with(theta: float, head_dim: int, window: int) -> LlamaConfig:
+    return LlamaConfig(
+        hidden_size=2 * head_dim,
+        num_attention_heads=2,
+        head_dim=head_dim,
+        max_position_embeddings=window,
+        rope_parameters={"rope_type": "default", "rope_theta": theta},
+    )
+
+
+@pytest.mark.parametrize("model", [LLADA, LLAMA3, DREAM, (10_000.0, 64, 512)])
+@pytest.mark.parametrize("rounding", ["ceil", "none"])
+def test_the_lever_is_the_law_as_a_new_base(model: tuple[float, int, int], rounding: Rounding) -> None:
+    theta, head_dim, window = model
+    spec = NTKCritical(factor=4, rounding=rounding).plan(config_with(*model))
+    base = theta * ntk_lambda(*model, 4 * window, rounding)
+    assert spec.native == {"rope_type": "default", "rope_theta": base}
     assert spec.attention_factor == 1
-    assert spec.inv_freq.tolist() == pytest.approx(default_inv_freq(theta, 16).tolist())
-    exact = NTKCritical(factor=4, rounding="none").plan(config)
-    assert bool((exact.inv_freq >= spec.inv_freq - 1e-12).all())
+    torch.testing.assert_close(spec.inv_freq, default_inv_freq(base, head_dim))
 
 
-def test_heads_of_few_pairs_are_stretched_all_the_same() -> None:
-    config = config_of("stablelm")
-    assert ntk_lambda(10_000, 8, WINDOW, 4 * WINDOW) == 1
-    spec = NTKCritical(factor=4, rounding="none").plan(config)
-    assert spec.native is not None
-    share = math.log(WINDOW / (2 * math.pi)) / math.log(10_000)
-    assert spec.native["rope_theta"] == pytest.approx(10_000 * 4 ** (1 / share))
+@pytest.mark.parametrize("model", [(10_000.0, 8, 64), (10_000.0, 16, 64), (200_000.0, 16, 64)])
+def test_heads_of_few_pairs_are_stretched_all_the_same(model: tuple[float, int, int]) -> None:
+    theta, _, window = model
+    assert ntk_lambda(*model, window, "none") < 0.1
+    share = math.log(window / (2 * math.pi)) / math.log(theta)
+    for factor in (1.5, 2, 4, 8):
+        native = NTKCritical(factor=factor, rounding="none").plan(config_with(*model)).native
+        assert native is not None
+        assert native["rope_theta"] == pytest.approx(theta * factor ** (1 / share))
+
+
+@given(
+    theta=st.floats(1e3, 1e7),
+    pairs=st.integers(2, 64),
+    window=st.integers(16, 8192),
+    one=st.floats(1.01, 32),
+    other=st.floats(1.01, 32),
+    rounding=st.sampled_from(["ceil", "none"]),
+)
+def test_a_longer_target_never_gives_a_smaller_base(
+    theta: float, pairs: int, window: int, one: float, other: float, rounding: Rounding
+) -> None:
+    config = config_with(theta, 2 * pairs, window)
+    near, far = (
+        NTKCritical(factor=factor, rounding=rounding).plan(config).native["rope_theta"]  # type: ignore[index]
+        for factor in sorted((one, other))
+    )
+    assert theta <= near <= far
 
 
 @pytest.mark.parametrize(

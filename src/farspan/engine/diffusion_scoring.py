@@ -84,7 +84,7 @@ def diffusion_perplexity(
     ------
     RequestError : no answer, or a number below 1.
     """
-    if not answer or mc_num < 1 or batch_size < 1:
+    if len(answer) == 0 or mc_num < 1 or batch_size < 1:
         raise RequestError("perplexity needs an answer of at least one token, and mc_num and batch_size of at least 1")
     if weighting not in ("none", "elbo"):
         raise RequestError(f"weighting is '{weighting}'; use none or elbo")

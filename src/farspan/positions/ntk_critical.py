@@ -16,6 +16,9 @@ from farspan.positions.theta import ThetaRebase
 
 Rounding = Literal["ceil", "none"]
 
+LEAST_FIT = 0.5
+"""What the law must give at least for the trained window, where 1 is exact. The published models give 0.85 to 0.99."""
+
 
 def critical_dim(rope_theta: float, head_dim: int, train_length: int) -> int:
     """Rotary dimensions whose pairs turned fully within the trained window.
@@ -70,8 +73,9 @@ def ntk_lambda(
 class NTKCritical(PositionLever):
     """A larger base, by a law of the window, the target and the number of pairs that turned fully in training.
 
-    Heads of few pairs can lose the whole stretch to the rounding of the critical dimension; the law is then taken with
-    the critical dimension as a fraction.
+    With few pairs a head, rounding the critical dimension up to a whole pair can lose most of the stretch. Where the
+    law would give the window itself less than half of the base it has, the critical dimension is taken as a fraction
+    instead; that depends on the model alone, never on the factor.
 
     Fields
     ------
@@ -88,8 +92,10 @@ class NTKCritical(PositionLever):
         theta, dim, window = rope.rope_theta, rope.rotary_dim, rope.target_length
         target = round(window * self.factor)
         growth = ntk_lambda(theta, dim, window, target, self.rounding)
-        if growth <= 1:
+        if ntk_lambda(theta, dim, window, window, "none") < LEAST_FIT:
             growth = _rounded(_law(theta, target, 1 / _turned_share(theta, dim, window)), self.rounding)
+        # Never below the model's own base: the law may ask for that where the stretch is smaller than the rounding.
+        growth = max(1.0, growth)
         return ThetaRebase(factor=self.factor, rope_theta=theta * growth).stretch(rope)
 
 
