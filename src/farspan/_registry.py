@@ -4,7 +4,7 @@ Registration only. Nothing imported here may load torch or transformers, and a b
 found" on the user's screen, so a test imports this module directly.
 """
 
-from farspan.engine.provider import farspan
+from farspan.engine.provider import farspan, farspan_diffusion
 from farspan.evals.inspect_tasks import family_task, long_context, long_context_score
 from farspan.evals.judge import model_judge
 from farspan.evals.tasks import TASKS
@@ -15,6 +15,7 @@ tasks = {name: family_task(name) for name in TASKS}
 __all__ = [
     "ask_video",
     "farspan",
+    "farspan_diffusion",
     "long_context",
     "long_context_score",
     "model_judge",

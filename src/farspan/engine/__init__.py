@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from farspan.engine.denoiser import Denoiser as Denoiser
     from farspan.engine.denoiser import ModelDenoiser as ModelDenoiser
+    from farspan.engine.diffusion_engine import DiffusionEngine as DiffusionEngine
     from farspan.engine.diffusion_sampling import DiffusionConfig as DiffusionConfig
     from farspan.engine.diffusion_sampling import generate_masked_diffusion as generate_masked_diffusion
     from farspan.engine.diffusion_sampling import num_transfer_tokens as num_transfer_tokens
@@ -35,6 +36,7 @@ _NAMES = {
     "CurvePoint": "diffusion_scoring",
     "Denoiser": "denoiser",
     "DiffusionConfig": "diffusion_sampling",
+    "DiffusionEngine": "diffusion_engine",
     "Engine": "engine",
     "EngineStats": "engine",
     "ModelDenoiser": "denoiser",
@@ -57,6 +59,7 @@ __all__ = [
     "CurvePoint",
     "Denoiser",
     "DiffusionConfig",
+    "DiffusionEngine",
     "Engine",
     "EngineStats",
     "ModelDenoiser",

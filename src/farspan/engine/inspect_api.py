@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -37,14 +37,12 @@ from inspect_ai.tool import ToolCall, ToolChoice, ToolInfo
 from pydantic import ValidationError
 
 from farspan.engine.request import Request, Result
-from farspan.engine.shared import EngineRegistry
+from farspan.engine.shared import EngineRegistry, SharedEngine
 from farspan.engine.spec import ModelSpec, fingerprint
 from farspan.errors import FarspanError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from farspan.engine.engine import Engine
 
 _ENGINES = EngineRegistry()
 DEFAULT_MAX_TOKENS = 2048
@@ -69,6 +67,8 @@ class FarspanAPI(ModelAPI):
     ProviderError : an argument is unknown or out of range.
     FarspanError : the recipe cannot be built.
     """
+
+    provider: ClassVar[str] = "farspan"
 
     def __init__(
         self,
@@ -107,11 +107,17 @@ class FarspanAPI(ModelAPI):
             time=max(result.seconds for result in results),
         )
 
-    def engine(self) -> Engine:
+    def engine(self) -> SharedEngine:
         """The shared engine; loads the model if this process has none of this fingerprint."""
-        engine = _ENGINES.get(self.fingerprint, self.spec)
+        engine = _ENGINES.get(self.fingerprint, self.spec, self.load)
         self._describe(engine.context_length)
         return engine
+
+    def load(self) -> SharedEngine:
+        """A new engine for this model."""
+        from farspan.engine.engine import Engine
+
+        return Engine.from_spec(self.spec)
 
     async def tokenize(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
@@ -143,7 +149,7 @@ class FarspanAPI(ModelAPI):
         return True
 
     def _describe(self, context_length: int | None) -> None:
-        set_model_info(f"farspan/{self.model_name}", ModelInfo(context_length=context_length))
+        set_model_info(f"{self.provider}/{self.model_name}", ModelInfo(context_length=context_length))
 
     def _choice(
         self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], result: Result, has_tools: bool

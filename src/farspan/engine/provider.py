@@ -1,7 +1,7 @@
-"""The Inspect provider `farspan`: registration only, so that listing tasks loads neither torch nor transformers.
+"""The Inspect providers: registration only, so that listing tasks loads neither torch nor transformers.
 
-`farspan/<folder or hub name>` and `farspan/reference` name a model; `-M path=... -M levers=...` give a label its model
-and recipe.
+`farspan/<folder or hub name>` and `farspan/reference` name a model, `farspan-diffusion/<folder>` a masked-diffusion
+model; `-M path=... -M levers=...` give a label its model and recipe.
 """
 
 from __future__ import annotations
@@ -15,3 +15,11 @@ def farspan() -> type[ModelAPI]:
     from farspan.engine.inspect_api import FarspanAPI
 
     return FarspanAPI
+
+
+@modelapi(name="farspan-diffusion")
+def farspan_diffusion() -> type[ModelAPI]:
+    """The class that Inspect builds for models named `farspan-diffusion/...`, masked-diffusion models."""
+    from farspan.engine.diffusion_api import DiffusionAPI
+
+    return DiffusionAPI
