@@ -62,21 +62,7 @@ def test_samples_hold_answers_and_are_reproducible(
 def test_blocks_are_tokenised_alone_and_end_in_signals(tokenizer: PreTrainedTokenizerFast) -> None:
     blocks = ranking_blocks(tokenizer, "w3", ["w1 w2", "w3"], [1])
     assert len(blocks.prompt) == 4
-    assert tokenizer.decode(blocks.prompt[1]).split() == [
-        "ID",
-        ":",
-        "0",
-        "|",
-        "CONTENT",
-        ":",
-        "w1",
-        "w2",
-        "|",
-        "END",
-        "ID",
-        ":",
-        "0",
-    ]
+    assert " ".join(tokenizer.decode(blocks.prompt[1]).split()) == "ID : 0 | CONTENT : w1 w2 | END ID : 0"
     assert tokenizer.convert_ids_to_tokens([blocks.prompt[-1][-1], blocks.completion[0]]) == [":", "["]
     assert tokenizer.decode(blocks.completion).split() == ["[", "1", "]"]
     longer = ranking_blocks(tokenizer, "w3", ["w1 w2", "w3 w4 w5"])
@@ -87,25 +73,13 @@ def test_blocks_are_tokenised_alone_and_end_in_signals(tokenizer: PreTrainedToke
 
 def test_a_chat_template_stands_around_the_blocks() -> None:
     tokenizer = word_tokenizer()
-    tokenizer.chat_template = "{% for m in messages %}Documents {{ m.content }} END{% endfor %}{% if add_generation_prompt %} Answer {% endif %}"
+    turns = "{% for m in messages %}Documents {{ m.content }} END{% endfor %}"
+    tokenizer.chat_template = turns + "{% if add_generation_prompt %} Answer {% endif %}"
     blocks = ranking_blocks(tokenizer, "w3", ["w1", "w2", "w4"])
     assert len(blocks.prompt) == 5
     assert tokenizer.decode(blocks.prompt[0]).startswith("Documents")
     assert tokenizer.decode(blocks.prompt[-1]).split()[-5:] == ["END", "Answer", "Final", "Answer", ":"]
-    assert tokenizer.decode(blocks.prompt[2]).split() == [
-        "ID",
-        ":",
-        "1",
-        "|",
-        "CONTENT",
-        ":",
-        "w2",
-        "|",
-        "END",
-        "ID",
-        ":",
-        "1",
-    ]
+    assert " ".join(tokenizer.decode(blocks.prompt[2]).split()) == "ID : 1 | CONTENT : w2 | END ID : 1"
 
 
 def test_packed_rows_of_unequal_numbers_of_documents() -> None:
