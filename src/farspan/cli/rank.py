@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from farspan.cli.arguments import ArgumentError, output_file
+from farspan.cli.arguments import output_file
 
 
 class Mode(StrEnum):
@@ -29,9 +29,7 @@ def rank(
         Path, typer.Option(exists=True, dir_okay=False, metavar="FILE", help="One text a line; .jsonl: one a line.")
     ],
     top_k: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 10,
-    first_stage: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Rank only the best N of bm25 (needs bm25s).")
-    ] = None,
+    first_stage: Annotated[int | None, typer.Option(min=1, metavar="N", help="Rank only the best N of bm25.")] = None,
     layer: Annotated[int | None, typer.Option(min=0, help="Layer whose attention ranks; the trained one.")] = None,
     mode: Annotated[Mode, typer.Option(help="Read attention, or let the model name a document.")] = Mode.attention,
     group: Annotated[int, typer.Option(min=2, help="Documents in one prompt at most.")] = 100,
@@ -79,10 +77,8 @@ def rank(
 
 
 def _best_of_bm25(query: str, texts: dict[str, str], number: int) -> dict[str, str]:
-    try:
-        import bm25s  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ArgumentError("--first-stage needs the package bm25s; install it, or leave the option out") from error
+    import bm25s
+
     names = list(texts)
     retriever = bm25s.BM25()
     retriever.index(bm25s.tokenize(list(texts.values()), show_progress=False), show_progress=False)
