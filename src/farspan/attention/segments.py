@@ -127,49 +127,124 @@ def segmented_attention(
     length = query.shape[1]
     if len(layout.block_ids) != length or key.shape[1] != length:
         raise LayoutError(f"the layout is for {len(layout.block_ids)} tokens, given {length} and {key.shape[1]}")
-    output = value.new_zeros(query.shape[0], length, value.shape[-1])
+    call = _Call(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling)
     if len(layout.prefix):
-        at = layout.prefix[None]
-        output = _placed(output, at, None, _attend(query, key, value, at, at, None, scaling))
+        call.put(layout.prefix[None], None, call.causal(layout.prefix[None]))
+    if call.keeps_norms and len(layout.prefix):
+        _segments_in_parts(call, layout)
+    else:
+        _segments_beside_prefix(call, layout)
+    if len(layout.suffix):
+        width = len(layout.suffix)
+        earlier = ((layout.block_ids != SUFFIX) & (layout.block_ids != PADDING)).nonzero()[:, 0]
+        seen = torch.cat([earlier, layout.suffix])[None]
+        rows = torch.arange(width, device=seen.device)[:, None] + len(earlier)
+        mask = (torch.arange(seen.shape[1], device=seen.device) <= rows)[None]
+        call.put(layout.suffix[None], None, call.attend(layout.suffix[None], seen, mask))
+    return call.output()
+
+
+def _segments_beside_prefix(call: _Call, layout: BlockLayout) -> None:
+    """Every segment with the prefix before it as keys of one call; has gradients."""
     for places, there in layout.buckets:
         rows, width = places.shape
         seen = torch.cat([layout.prefix.expand(rows, -1), places], 1)
-        inside = torch.ones(width, width, dtype=torch.bool, device=places.device).tril() & there[:, None]
-        before = torch.ones(rows, width, len(layout.prefix), dtype=torch.bool, device=places.device)
-        # places that fill up read themselves, so that no row of the softmax is empty
-        inside = inside | torch.eye(width, dtype=torch.bool, device=places.device)
-        mask = torch.cat([before, inside], -1)
-        output = _placed(output, places, there, _attend(query, key, value, places, seen, mask, scaling))
-    if len(layout.suffix):
-        earlier = ((layout.block_ids != SUFFIX) & (layout.block_ids != PADDING)).nonzero()[:, 0]
-        seen = torch.cat([earlier, layout.suffix])[None]
-        width = len(layout.suffix)
-        rows_of = torch.arange(width, device=seen.device)[:, None] + len(earlier)
-        mask = (torch.arange(seen.shape[1], device=seen.device) <= rows_of)[None]
-        at = layout.suffix[None]
-        output = _placed(output, at, None, _attend(query, key, value, at, seen, mask, scaling))
-    return output
+        inside = torch.ones(width, width, dtype=torch.bool, device=places.device).tril()
+        before = torch.ones(width, len(layout.prefix), dtype=torch.bool, device=places.device)
+        # places that fill up come last, so causality hides them
+        call.put(places, there, call.attend(places, seen, torch.cat([before, inside], -1)[None]))
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, places: Tensor, seen: Tensor, mask: Tensor | None, scaling: float | None
-) -> Tensor:
-    """Attention [n, Hq, width, Dv] of queries at `places` [n, width] over keys at `seen` [n, keys]."""
-    heads, kv_heads, (rows, width) = query.shape[0], key.shape[0], places.shape
-    # the heads of a group are rows of one matrix: their keys are collected once
-    packed = query[:, places].view(kv_heads, heads // kv_heads, rows, width, -1).permute(2, 0, 1, 3, 4).flatten(2, 3)
-    keys, values = (x[:, seen].transpose(0, 1) for x in (key, value))
-    if mask is None:
-        mask = torch.ones(width, width, dtype=torch.bool, device=query.device).tril()[None]
-    wide = mask[:, None, None].expand(-1, 1, heads // kv_heads, -1, -1).flatten(2, 3)
-    result = F.scaled_dot_product_attention(packed, keys, values, attn_mask=wide, scale=scaling)
-    return result.view(rows, heads, width, -1)
+def _segments_in_parts(call: _Call, layout: BlockLayout) -> None:
+    """The prefix for all segments at once, each segment by itself, put together by their logsumexps.
+
+    The prefix's keys are not repeated for every segment, and no call needs a mask.
+    """
+    for places, there in layout.buckets:
+        near, near_norm = call.with_norms(places, places, causal=True)
+        far, far_norm = call.with_norms(places.reshape(1, -1), layout.prefix[None], causal=False)
+        # of two parts, each weighs by the other's logsumexp
+        share = torch.sigmoid(far_norm.reshape(near_norm.shape) - near_norm).to(near.dtype)
+        call.put(places, there, torch.lerp(near, far.reshape(near.shape), share[..., None]))
 
 
-def _placed(output: Tensor, places: Tensor, there: Tensor | None, result: Tensor) -> Tensor:
-    """Put results [n, Hq, width, Dv] at their places of [Hq, L, Dv]."""
-    at, rows = places.flatten(), result.transpose(0, 1).flatten(1, 2)
-    if there is not None:
-        real = there.flatten()
-        at, rows = at[real], rows[:, real]
-    return output.index_copy(1, at, rows)
+class _Call:
+    """Queries, keys and values of one row, read and written by places.
+
+    query : Tensor [Hq, L, D]; key : Tensor [Hkv, L, D]; value : Tensor [Hkv, L, Dv]
+    """
+
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> None:
+        self.heads, self.kv_heads = len(query), len(key)
+        self.scaling = scaling
+        # a token's heads lie together, so that collecting tokens copies long runs
+        self._query, self._key, self._value = (x.transpose(0, 1).flatten(1) for x in (query, key, value))
+        self._output = value.new_zeros(query.shape[1], self.heads * value.shape[-1])
+        need_grad = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
+        self.keeps_norms = query.device.type == "cpu" and not need_grad and query.shape[-1] == value.shape[-1]
+
+    def attend(self, places: Tensor, seen: Tensor, mask: Tensor) -> Tensor:
+        """Attention [n, width, Hq, Dv] at `places` [n, width] over keys at `seen` [n, keys], mask [1, width, keys]."""
+        groups, (rows, width) = self.heads // self.kv_heads, places.shape
+        # the heads of a group are rows of one matrix: their keys are collected once
+        queries = _rows_at(self._query, places).view(rows, width, self.kv_heads, groups, -1)
+        result = F.scaled_dot_product_attention(
+            queries.permute(0, 2, 3, 1, 4).flatten(2, 3),
+            _collected(self._key, seen, self.kv_heads),
+            _collected(self._value, seen, self.kv_heads),
+            attn_mask=mask[:, None, None].expand(-1, 1, groups, -1, -1).flatten(2, 3),
+            scale=self.scaling,
+        )
+        return result.reshape(rows, self.heads, width, -1).transpose(1, 2)
+
+    def causal(self, places: Tensor) -> Tensor:
+        """Causal attention among `places` [n, width]."""
+        width = places.shape[1]
+        return self.attend(places, places, torch.ones(1, width, width, dtype=torch.bool, device=places.device).tril())
+
+    def with_norms(self, places: Tensor, seen: Tensor, *, causal: bool) -> tuple[Tensor, Tensor]:
+        """Attention [n, width, Hq, Dv] without a mask, and its logsumexp [n, width, Hq]; where `keeps_norms`."""
+        groups = self.heads // self.kv_heads
+        keys, values = (_collected(rows, seen, self.kv_heads) for rows in (self._key, self._value))
+        if groups > 1:
+            # packed heads would need a mask
+            keys, values = keys.repeat_interleave(groups, dim=1), values.repeat_interleave(groups, dim=1)
+        output, norm = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            _collected(self._query, places, self.heads), keys, values, 0.0, causal, scale=self.scaling
+        )
+        return output.transpose(1, 2), norm.transpose(1, 2)
+
+    def put(self, places: Tensor, there: Tensor | None, result: Tensor) -> None:
+        """Write results [n, width, Hq, Dv] at `places` [n, width], where they are `there`."""
+        at, rows = places.flatten(), result.reshape(places.numel(), -1)
+        if there is not None and not bool(there.all()):
+            at, rows = places[there], rows[there.flatten()]
+        run = _run(at)
+        if run is None:
+            self._output.index_copy_(0, at, rows)
+        else:
+            self._output[run] = rows
+
+    def output(self) -> Tensor:
+        """What was written: Tensor [Hq, L, Dv]."""
+        return self._output.view(len(self._output), self.heads, -1).transpose(0, 1)
+
+
+def _collected(rows: Tensor, places: Tensor, heads: int) -> Tensor:
+    """Tokens at `places` [n, width] of rows [L, heads * D]: Tensor [n, heads, width, D]."""
+    return _rows_at(rows, places).view(*places.shape, heads, -1).transpose(1, 2)
+
+
+def _rows_at(rows: Tensor, places: Tensor) -> Tensor:
+    """Rows of a table at places of any shape, flat; a view where these follow each other."""
+    at = places.flatten()
+    run = _run(at)
+    return rows.index_select(0, at) if run is None else rows[run]
+
+
+def _run(places: Tensor) -> slice | None:
+    """Places that follow each other, as a slice."""
+    if not len(places) or not bool((places.diff() == 1).all()):
+        return None
+    first = int(places[0])
+    return slice(first, first + len(places))
