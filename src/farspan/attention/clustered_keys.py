@@ -246,8 +246,8 @@ class ClusteredLayer:
     """One layer of a context, laid out for reading.
 
     clusters : as looked up
-    keys, values : Tensor [runs, RUN * D] and [runs, RUN * Dv], sorted by head and cluster; a cluster is a whole number
-        of runs
+    table : Tensor [runs, RUN * (D + Dv)], each key beside its value, sorted by head and cluster; a cluster is a whole
+        number of runs
     bias : Tensor [runs, RUN] in the keys' dtype, -inf where a run is filled up, else 0
     first, runs : Tensor int64 [Hkv, K], where a cluster's runs begin, and how many they are
     context : Tensor [Hkv, P, D], keys in their own order
@@ -255,22 +255,23 @@ class ClusteredLayer:
     """
 
     clusters: Clusters
-    keys: Tensor
-    values: Tensor
+    table: Tensor
     bias: Tensor
     first: Tensor
     runs: Tensor
     context: Tensor
     length: int
     window: int
-    _probes: Tensor = field(init=False)
+    _probes: slice = field(init=False)
+    _probed: Tensor = field(init=False)
     _tolerance: float = field(init=False)
     _seen: set[int] = field(default_factory=set)
-    _scratch: dict[str, Tensor] = field(default_factory=dict)
+    _scratch: Tensor | None = None
 
     def __post_init__(self) -> None:
-        count = min(_PROBES, self.length)
-        self._probes = torch.linspace(0, self.length - 1, count, device=self.keys.device).long()
+        # evenly spaced, so that they are a view of any cache
+        self._probes = slice(0, self.length, max(1, self.length // _PROBES))
+        self._probed = self.context[:, self._probes].contiguous()
         share = 1e-3 if self.context.dtype in (torch.float32, torch.float64) else 2e-2
         self._tolerance = share * float(self.context.float().square().mean().sqrt()) + 1e-6
 
@@ -295,18 +296,14 @@ class ClusteredLayer:
         place = (first.gather(1, ranked) * RUN + inside).flatten()
         total = int(runs.sum()) * RUN
         source = (torch.arange(heads, device=labels.device)[:, None] * keys.shape[1] + order).flatten()
-
-        def sorted_rows(rows: Tensor) -> Tensor:
-            stored = rows.new_zeros(total, rows.shape[-1])
-            stored[place] = rows.reshape(-1, rows.shape[-1])[source]
-            return stored.view(-1, RUN * rows.shape[-1])
-
+        pairs = torch.cat([keys, values], -1).flatten(0, 1)
+        table = pairs.new_zeros(total, pairs.shape[-1])
+        table[place] = pairs[source]
         bias = keys.new_full((total,), -torch.inf)
         bias[place] = 0.0
         return cls(
             clusters=clusters,
-            keys=sorted_rows(keys),
-            values=sorted_rows(values),
+            table=table.view(-1, RUN * pairs.shape[-1]),
             bias=bias.view(-1, RUN),
             first=first,
             runs=runs,
@@ -332,21 +329,17 @@ class ClusteredLayer:
                 self._seen.clear()
             self._seen.add(place)
             return True
-        some = (key[0][:, self._probes] - self.context[:, self._probes]).abs().amax()
+        some = (key[0][:, self._probes] - self._probed).abs().amax()
         return bool(some <= self._tolerance)
 
     def collect(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Keys [runs * RUN, D], values and biases [runs * RUN] of these runs; they last until the next call."""
-        keys = self._collected("keys", self.keys, index).view(-1, self.context.shape[-1])
-        values = self._collected("values", self.values, index).view(len(keys), -1)
-        return keys, values, self.bias.index_select(0, index).flatten()
-
-    def _collected(self, name: str, table: Tensor, index: Tensor) -> Tensor:
-        # memory that is used again stays in the processor's cache, and costs no page faults
-        held = self._scratch.get(name)
+        held, dim = self._scratch, self.context.shape[-1]
         if held is None or len(held) < len(index):
-            held = self._scratch[name] = table.new_empty(len(index) * 5 // 4 + 1, table.shape[1])
-        return torch.index_select(table, 0, index, out=held[: len(index)])
+            # memory that is used again stays in the processor's cache, and costs no page faults
+            held = self._scratch = self.table.new_empty(len(index) * 5 // 4 + 1, self.table.shape[1])
+        found = torch.index_select(self.table, 0, index, out=held[: len(index)]).view(len(index) * RUN, -1)
+        return found[:, :dim], found[:, dim:], self.bias.index_select(0, index).flatten()
 
     def kept_runs(self, keep: Tensor) -> list[Tensor]:
         """Indices of the runs of kept clusters, one tensor a head.
@@ -354,13 +347,14 @@ class ClusteredLayer:
         keep : Tensor bool [H, K], H a multiple of the KV heads
         """
         heads = len(keep)
-        group = heads // len(self.first)
-        lengths = self.runs.repeat_interleave(group, dim=0)[keep]
-        starts = self.first.repeat_interleave(group, dim=0)[keep]
+        runs, first = self.runs, self.first
+        if heads != len(first):
+            runs, first = (x.repeat_interleave(heads // len(first), dim=0) for x in (runs, first))
+        lengths, starts = runs[keep], first[keep]
         ends = lengths.cumsum(0)
         total = int(ends[-1]) if len(ends) else 0
         index = torch.arange(total, device=keep.device) + (starts - ends + lengths).repeat_interleave(lengths)
-        per_head = (self.runs.repeat_interleave(group, dim=0) * keep).sum(-1).tolist()
+        per_head = (runs * keep).sum(-1).tolist()
         return list(torch.split(index, per_head))
 
 

@@ -198,7 +198,8 @@ def _quantile(values: Tensor, upto: Tensor, quantile: float) -> float:
 
 def _per_head(per_kv_head: Tensor, heads: int) -> Tensor:
     """[Hkv, K] -> [1, H, K]; the query heads of a group are neighbours."""
-    return per_kv_head.repeat_interleave(heads // per_kv_head.shape[0], dim=0)[None]
+    groups = heads // per_kv_head.shape[0]
+    return (per_kv_head if groups == 1 else per_kv_head.repeat_interleave(groups, dim=0))[None]
 
 
 def _mean_over_queries(probabilities: Tensor, heads: int) -> Tensor:

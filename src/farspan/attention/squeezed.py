@@ -24,7 +24,6 @@ from farspan.attention.clustered_keys import ClusteredLayer, PrefixCache, model_
 from farspan.attention.grouped import grouped_attention
 from farspan.attention.lever import AttentionLever
 from farspan.attention.lookup import Lookup, SqueezeError, squeeze_lookup
-from farspan.attention.merge import merge_attention
 from farspan.attention.selection import Attended, AttentionContext
 from farspan.errors import LeverNotApplicable
 
@@ -236,10 +235,14 @@ def squeezed_attention(
         output, lse = _over_clusters(part, layer, keep, scaling)
         far.append(output)
         far_lses.append(lse)
-        sizes = layer.clusters.counts.repeat_interleave(len(keep) // len(layer.clusters.counts), dim=0)
+        sizes = layer.clusters.counts
+        if len(keep) != len(sizes):
+            sizes = sizes.repeat_interleave(len(keep) // len(sizes), dim=0)
         cells = cells + (sizes * keep).sum(-1).double().cpu() * part.shape[2]
-    merged, norm = merge_attention([near, torch.cat(far, 2)], [near_lse, torch.cat(far_lses, 2)])
-    return merged, norm, cells
+    wide, norm = torch.cat(far, 2), torch.cat(far_lses, 2)
+    # of two parts, each weighs by the other's logsumexp
+    share = torch.sigmoid(norm - near_lse).to(near.dtype)
+    return torch.lerp(near, wide, share[..., None]), torch.logaddexp(near_lse, norm), cells
 
 
 def _over_clusters(query: Tensor, layer: ClusteredLayer, keep: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
