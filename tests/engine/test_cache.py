@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from farspan.engine.cache import CacheError, SlotCache, cache_bytes, empty_cache
+from farspan.engine.cache import CacheError, SlotCache, cache_bytes
 from farspan.engine.forward import Forward, UnsupportedModel, left_padded
 from tests.engine.conftest import CONFIGS, VOCABULARY, make_model
 
@@ -87,7 +87,7 @@ def test_bytes_are_the_same_for_every_kind_of_cache(llama: PreTrainedModel, mamb
     assert cache_bytes(slots) == cache_bytes(growing) == 2 * 30 * 2 * 2 * 2 * 16 * 4
     sizes = []
     for length in (16, 48):
-        state = empty_cache(mamba.config, 1, 64)
+        state = Forward(mamba).fresh_cache()
         Forward(mamba)(ids(1, length), state)
         sizes.append(cache_bytes(state))
     assert sizes[0] == sizes[1] > 0
@@ -95,7 +95,7 @@ def test_bytes_are_the_same_for_every_kind_of_cache(llama: PreTrainedModel, mamb
 
 def test_recurrent_models_get_their_own_cache(mamba: PreTrainedModel) -> None:
     assert not SlotCache.fits(mamba.config)
-    assert isinstance(empty_cache(mamba.config, 1, 8), DynamicCache)
+    assert isinstance(Forward(mamba).fresh_cache(), DynamicCache)
 
 
 def test_models_without_cache_are_refused() -> None:

@@ -175,11 +175,6 @@ class SlotCache(Cache):
                 layer.length = length
 
 
-def empty_cache(config: PretrainedConfig, rows: int, capacity: int) -> Cache:
-    """A cache for a batch: slots where the model allows them, else what transformers makes for it."""
-    return SlotCache(config, rows, capacity) if SlotCache.fits(config) else DynamicCache(config=config)
-
-
 def cache_bytes(cache: Cache) -> int:
     """Bytes of the keys, values and recurrent states that a cache holds, counted on its filled tensors.
 

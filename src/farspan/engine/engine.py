@@ -253,6 +253,7 @@ class Engine:
         state = model_state(self.model)
         if state != self._state:
             self._store.clear()
+            self._generation.follow_model()
             self._state = state
 
     def _prefixes(self, requests: Sequence[Request], dependence: str) -> list[int]:

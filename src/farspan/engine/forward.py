@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 
 from farspan.errors import FarspanError
 
@@ -66,6 +66,33 @@ class Forward:
         weight = self.model.get_input_embeddings().weight
         assert isinstance(weight, Tensor)
         return weight.device
+
+    @property
+    def grows_evenly(self) -> bool:
+        """Whether each token read adds one place to every layer's cache, and nothing takes places away.
+
+        Not so where a lever or a kvpress press watches attention modules, which it does to drop tokens, or has put
+        layers with a recurrent state in their place.
+        """
+        return not any(module._forward_hooks or hasattr(module, "fresh_cache") for module in self._attending())
+
+    def fresh_cache(self) -> Cache:
+        """An empty cache as the model takes it: what layers with a state of their own ask for, else transformers'.
+
+        Raises
+        ------
+        UnsupportedModel : the model insists on a cache whose rows cannot be chosen from.
+        """
+        for module in self._attending():
+            if hasattr(module, "fresh_cache"):
+                cache: Cache = module.fresh_cache()  # type: ignore[operator]
+                return cache
+        if self.config.model_type == "minimax":
+            raise UnsupportedModel("MiniMax keeps a cache of its own kind; put the lever 'lightning' into the recipe")
+        return DynamicCache(config=self.config)
+
+    def _attending(self) -> Iterator[torch.nn.Module]:
+        return (module for module in self.model.modules() if isinstance(getattr(module, "layer_idx", None), int))
 
     def __call__(
         self, ids: Tensor, cache: Cache, mask: Tensor | None = None, positions: Tensor | None = None, *, keep: int = 1

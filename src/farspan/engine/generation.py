@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
 from farspan.engine.batching import Batch, Group
-from farspan.engine.cache import CacheError, SlotCache, SlotLayer, empty_cache
+from farspan.engine.cache import CacheError, SlotCache, SlotLayer
 from farspan.engine.forward import Forward, UnsupportedModel, left_padded
 from farspan.engine.prefix import PrefixStore, prefix_key
 from farspan.engine.request import Request, Result, StopReason, TokenLogprob, Usage
@@ -75,8 +75,13 @@ class Generation:
         self.tokenizer = tokenizer
         self.store = store
         self.stats = EngineStats()
-        self.shares = SlotCache.fits(self.forward.config)
+        self.shares = False
+        self.follow_model()
         self._ends = _end_tokens(model, tokenizer)
+
+    def follow_model(self) -> None:
+        """See which cache the model takes as it stands; to be called after levers were switched."""
+        self.shares = SlotCache.fits(self.forward.config) and self.forward.grows_evenly
 
     @torch.no_grad()
     def run(self, rows: Sequence[Row], batch: Batch) -> None:
@@ -84,7 +89,9 @@ class Generation:
         started = time.perf_counter()
         self.stats.batches += 1
         self.stats.largest_batch = max(self.stats.largest_batch, len(rows))
-        cache = empty_cache(self.forward.config, len(rows), batch.length + batch.new_tokens)
+        config = self.forward.config
+        slots = batch.length + batch.new_tokens
+        cache = SlotCache(config, len(rows), slots) if self.shares else self.forward.fresh_cache()
         if isinstance(cache, SlotCache):
             self._place_contexts(cache, rows, batch)
         logits = torch.cat([self._prefill(cache, rows, group, batch) for group in batch.groups])

@@ -57,9 +57,10 @@ def latency_metrics(input_tokens: int, output_tokens: int, prefill_s: float, tot
 def fresh_cache(forward: Forward, rows: int, capacity: int) -> Cache:
     """An empty cache that takes the room the model's own would take: sliding windows keep their window only."""
     layers = DynamicCache(config=forward.config).layers
-    if SlotCache.fits(forward.config) and not any(isinstance(layer, DynamicSlidingWindowLayer) for layer in layers):
+    windows = any(isinstance(layer, DynamicSlidingWindowLayer) for layer in layers)
+    if SlotCache.fits(forward.config) and forward.grows_evenly and not windows:
         return SlotCache(forward.config, rows, capacity)
-    return DynamicCache(config=forward.config)
+    return forward.fresh_cache()
 
 
 def token_times(forward: Forward, ids: Tensor, new_tokens: int, *, keep: int) -> list[float]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from farspan.models.lightning.cache import States, state_layer
+from farspan.models.lightning.cache import HybridCache, States, state_layer
 from farspan.models.lightning.op import Backend, lightning_attention, lightning_decode
 from farspan.models.lightning.slopes import decay_slopes
 
@@ -108,6 +108,10 @@ class LightningAttention(nn.Module):
             output = torch.sigmoid(self.output_gate(hidden_states)) * output
         result: Tensor = self.out_proj(output)
         return result
+
+    def fresh_cache(self) -> HybridCache:
+        """The cache for a model with such layers; whoever makes caches for any model asks for it by this name."""
+        return HybridCache()
 
     def mix(
         self,
