@@ -82,7 +82,8 @@ class Lever(BaseModel):
     slot : levers with the same slot exclude each other (`positions`, `attention`), empty for none
     needs : what must be learned before it works: `nothing`, `calibration` or `training`
     weights_fields : names of fields that hold paths of learned weights, kept relative to the recipe's file
-    trials : settings with which a tune run tries the lever, `factor` added for positions; none: only where it is named
+    trials : settings with which a tune run tries the lever, cheapest guess first, `factor` added for positions; none:
+        only where it is named
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,6 +96,10 @@ class Lever(BaseModel):
 
     def check(self, config: PretrainedConfig) -> None:
         """Raise `LeverNotApplicable` if a model of this configuration cannot take the lever."""
+
+    def check_model(self, config: PretrainedConfig) -> None:
+        """Raise `LeverNotApplicable` if such a model cannot take the lever even once what it needs is learned."""
+        self.check(config)
 
     @contextmanager
     def switch_on(self, model: PreTrainedModel) -> Iterator[None]:

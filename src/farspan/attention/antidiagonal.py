@@ -42,6 +42,7 @@ class XAttention(AttentionLever):
     """
 
     name: ClassVar[str] = "xattention"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({"block_size": 64}, {"block_size": 64, "threshold": 0.8})
 
     block_size: BlockSize = 128
     stride: Annotated[int, Field(ge=1)] = 8

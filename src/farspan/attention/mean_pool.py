@@ -28,7 +28,7 @@ class MeanPool(AttentionLever):
     """
 
     name: ClassVar[str] = "mean-pool"
-    trials: ClassVar[tuple[dict[str, object], ...]] = ({"block_size": 64},)
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({"block_size": 64}, {"block_size": 64, "threshold": 0.8})
 
     block_size: BlockSize = 128
     threshold: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9

@@ -43,6 +43,7 @@ class MInference(AttentionLever):
     """
 
     name: ClassVar[str] = "minference"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({"adaptive_budget": 0.3}, {"adaptive_budget": 0.15})
     weights_fields: ClassVar[tuple[str, ...]] = ("head_config",)
 
     block_size: BlockSize = 64

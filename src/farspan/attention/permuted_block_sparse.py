@@ -44,7 +44,10 @@ class PermutedBlockSparse(AttentionLever):
     """
 
     name: ClassVar[str] = "pbs"
-    trials: ClassVar[tuple[dict[str, object], ...]] = ({"threshold": 0.9, "block_size": 64, "segment_size": 128},)
+    trials: ClassVar[tuple[dict[str, object], ...]] = (
+        {"threshold": 0.9, "block_size": 64, "segment_size": 128},
+        {"threshold": 0.8, "block_size": 64, "segment_size": 128},
+    )
 
     block_size: BlockSize = 128
     segment_size: Annotated[int, Field(ge=16)] = 256

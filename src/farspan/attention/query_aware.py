@@ -36,6 +36,10 @@ class FlexPrefill(AttentionLever):
     """
 
     name: ClassVar[str] = "flexprefill"
+    trials: ClassVar[tuple[dict[str, object], ...]] = (
+        {"block_size": 64, "min_budget": 256},
+        {"block_size": 64, "min_budget": 256, "gamma": 0.95},
+    )
 
     block_size: BlockSize = 128
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9

@@ -36,6 +36,7 @@ class SpargeAttn(AttentionLever):
     """
 
     name: ClassVar[str] = "spargeattn"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({"block_size": 64}, {"block_size": 64, "cdf": 0.9})
 
     block_size: BlockSize = 128
     key_block_size: BlockSize = 64

@@ -26,6 +26,7 @@ class AShape(AttentionLever):
     """Reads the first `n_init` tokens and the last `n_local`, rounded up to whole blocks."""
 
     name: ClassVar[str] = "a-shape"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({"n_init": 64, "n_local": 960},)
 
     block_size: BlockSize = 128
     n_init: Annotated[int, Field(ge=0)] = 128
@@ -46,6 +47,7 @@ class TriShape(AttentionLever):
     """
 
     name: ClassVar[str] = "tri-shape"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({"n_init": 64, "n_local": 960},)
 
     block_size: BlockSize = 128
     n_init: Annotated[int, Field(ge=0)] = 128

@@ -18,6 +18,7 @@ class KeyDiff(BudgetedEviction):
     """Keeps the keys whose direction differs most from the mean direction."""
 
     name: ClassVar[str] = "keydiff"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     def score(self, stored: Stored) -> Tensor:
         return key_difference(stored.keys, stored.valid)

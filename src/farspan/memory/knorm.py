@@ -17,6 +17,7 @@ class KeyNorm(BudgetedEviction):
     """Keeps the keys with the smallest norm."""
 
     name: ClassVar[str] = "knorm"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     def score(self, stored: Stored) -> Tensor:
         return negative_key_norms(stored.keys)

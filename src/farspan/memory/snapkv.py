@@ -31,6 +31,7 @@ class SnapKV(BudgetedEviction):
     """
 
     name: ClassVar[str] = "snapkv"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({}, {"ratio": 0.75})
 
     window: Annotated[int, Field(ge=1)] = 32
     kernel_size: Annotated[int, Field(ge=1)] = 5

@@ -23,6 +23,7 @@ class StreamingLLM(EvictionLever):
     """Keeps the first `sinks` tokens and the last `recent`, the token being read among them."""
 
     name: ClassVar[str] = "streaming-llm"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({"recent": 508},)
 
     sinks: Annotated[int, Field(ge=0)] = 4
     recent: Annotated[int, Field(ge=2)] = 1020

@@ -20,6 +20,7 @@ class Tova(BudgetedEviction):
     """Keeps the tokens the last query attends to most, the same in all heads, and the last token itself."""
 
     name: ClassVar[str] = "tova"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     def score(self, stored: Stored) -> Tensor:
         if stored.queries is None:

@@ -174,6 +174,8 @@ class Clex(PositionLever):
     name: ClassVar[str] = "clex"
     needs: ClassVar[Literal["nothing", "calibration", "training"]] = "training"
     weights_fields: ClassVar[tuple[str, ...]] = ("weights",)
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
+    short_rows: ClassVar[bool] = True
 
     max_factor: int = Field(default=16, ge=2)
     weights: str | None = None

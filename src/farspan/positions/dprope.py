@@ -311,6 +311,7 @@ class DPRoPE(PositionLever):
     """
 
     name: ClassVar[str] = "dprope"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     bins: int | None = Field(default=None, ge=2)
     epsilon: float = Field(default=EPSILON, gt=0, allow_inf_nan=False)

@@ -214,6 +214,8 @@ class E2LLM(PositionLever):
 
     name: ClassVar[str] = "e2"
     needs: ClassVar[Literal["nothing", "calibration", "training"]] = "training"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
+    short_rows: ClassVar[bool] = True
 
     max_factor: int = Field(default=20, ge=1)
     min_factor: int | None = Field(default=None, ge=1)

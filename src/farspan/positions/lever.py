@@ -49,6 +49,8 @@ class PositionLever(Lever):
     """
 
     slot: ClassVar[str] = "positions"
+    short_rows: ClassVar[bool] = False
+    """Whether training with the lever on reads rows within the native window, and the lever spreads their positions."""
 
     factor: float = Field(ge=1, allow_inf_nan=False)
     compose: bool = False

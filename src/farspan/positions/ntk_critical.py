@@ -85,6 +85,7 @@ class NTKCritical(PositionLever):
     """
 
     name: ClassVar[str] = "ntk-critical"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     rounding: Rounding = "ceil"
 

@@ -103,6 +103,8 @@ class Randomized(PositionLever):
 
     name: ClassVar[str] = "randomized"
     needs: ClassVar[Literal["nothing", "calibration", "training"]] = "training"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
+    short_rows: ClassVar[bool] = True
 
     scale: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     seed: int = 0

@@ -43,6 +43,7 @@ class ThetaRebase(PositionLever):
     """
 
     name: ClassVar[str] = "theta"
+    trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
 
     rope_theta: float | None = Field(default=None, gt=1, allow_inf_nan=False)
     multiplier: float = Field(default=2.0, gt=0, allow_inf_nan=False)
