@@ -18,6 +18,8 @@ from farspan.evals.generate.rng import derive_seed
 KeyKind = Literal["nl", "lrt", "abc", "uuid"]
 
 VALUE_LIMIT = 50_000
+CROWDED = 0.9
+"""Share of the values in use at which distinct ones are drawn from twice as many."""
 
 
 class LinesHaystack(Haystack):
@@ -27,7 +29,7 @@ class LinesHaystack(Haystack):
     ----------
     key : "nl" adjective-noun pairs, "lrt" 1, 2, 3, ..., "abc" strings of A-F, "uuid"
     lang : language of the "nl" words
-    distinct_values : no value twice (there are 50,000)
+    distinct_values : no value twice; long records, which need more than 45,000, go on with greater ones
     """
 
     joiner = "\n"
@@ -43,14 +45,15 @@ class LinesHaystack(Haystack):
         rng = Random(derive_seed(seed, "values"))
         if not self.distinct_values:
             return [(key, 1 + int(rng.random() * VALUE_LIMIT)) for key in keys]
-        if n > VALUE_LIMIT:
-            raise HaystackError(f"{n} lines cannot have distinct values, there are {VALUE_LIMIT}")
         seen: set[int] = set()
         entries = []
+        limit = VALUE_LIMIT
         for key in keys:
-            value = 1 + int(rng.random() * VALUE_LIMIT)
+            if len(seen) >= CROWDED * limit:
+                limit *= 2
+            value = 1 + int(rng.random() * limit)
             while value in seen:
-                value = 1 + int(rng.random() * VALUE_LIMIT)
+                value = 1 + int(rng.random() * limit)
             seen.add(value)
             entries.append((key, value))
         return entries
