@@ -5,6 +5,7 @@ from farspan.training.config import SourceConfig, Stage, TokenizerConfig, TrainC
 from farspan.training.data import Document, DocumentSource, DocumentStream, document_ids, pack
 from farspan.training.e2llm import fit_e2
 from farspan.training.fine_tune import FineTune
+from farspan.training.learning import teach
 from farspan.training.loss import linear_cross_entropy_sum
 from farspan.training.objectives import MaskedDiffusionTrainer, masked_loss, trainer_class
 from farspan.training.run import train
@@ -29,6 +30,7 @@ __all__ = [
     "linear_cross_entropy_sum",
     "masked_loss",
     "pack",
+    "teach",
     "train",
     "trainer_class",
 ]

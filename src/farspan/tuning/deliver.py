@@ -42,7 +42,12 @@ from farspan.tuning.folder import Measured, Trial
 from farspan.tuning.outcome import Ablated, Outcome, in_words
 
 PACKAGES = ("torch", "transformers", "tokenizers", "inspect-ai", "optuna", "numpy")
-PERSPECTIVES = {"positions": "Architecture", "attention": "Architecture", "weights": "Training"}
+PERSPECTIVES = {
+    "positions": "Architecture",
+    "attention": "Architecture",
+    "cache": "Architecture",
+    "weights": "Training",
+}
 FIT_NOTE = (
     "The fine-tune read text of the standard library and the training split of the generated tasks; the samples that "
     "judge are from another split. It was trained on the form of the headline task, so read the other tasks beside it."
@@ -254,7 +259,7 @@ def _ablation(outcome: Outcome) -> list[AblationRow]:
 
 def _ablation_row(outcome: Outcome, winner: Trial, result: TaskResult, part: Ablated) -> AblationRow:
     slot = lever_class(part.lever).slot
-    fit = winner.fit_seconds if part.lever == "fine-tune" else 0.0
+    fit = winner.fit_seconds if lever_class(part.lever).needs != "nothing" else 0.0
     if part.result is None:
         return AblationRow(lever=part.lever, fit_seconds=fit, perspective=PERSPECTIVES.get(slot), note="not measured")
     ratio = judge.paired(part.result, result)
@@ -281,7 +286,7 @@ def _ablation_row(outcome: Outcome, winner: Trial, result: TaskResult, part: Abl
 def _notes(outcome: Outcome) -> list[str]:
     notes = list(outcome.notes)
     notes += [f"Not tried, {name}: {why}" for name, why in outcome.refused.items()]
-    if any(trial.weights for trial in outcome.trials):
+    if any(trial.fit_tokens for trial in outcome.trials):
         notes.append(FIT_NOTE)
     for measured in (outcome.baseline, outcome.best):
         if measured is not None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from farspan.errors import FarspanError
 from farspan.evals.evaluation import Evaluation, TaskResult
 from farspan.profiling import Profile
+from farspan.recipe import Recipe
 from farspan.report.record import TrialRecord, write_atomically
 
 
@@ -40,14 +41,27 @@ class Measured(_Data):
 
 
 class Trial(_Data):
-    """One finished trial: its record for the report, its answers, and what was fitted for it."""
+    """One finished trial: its record for the report, its answers, and the recipe with what was learned for it.
+
+    rows : the recipe as `Recipe.to_list` gives it; empty where learning failed
+    """
 
     record: TrialRecord
     params: dict[str, str | float | bool]
     result: TaskResult | None = None
-    weights: str | None = None
+    rows: list[dict[str, object]] = []
     fit_seconds: float = 0.0
     fit_tokens: int = 0
+
+    @property
+    def learned(self) -> bool:
+        """Whether anything was learned for it."""
+        return self.fit_seconds > 0
+
+    @property
+    def whole_recipe(self) -> Recipe:
+        """The recipe with what was learned."""
+        return Recipe.from_list(self.rows)
 
 
 class RunFolder:
@@ -101,6 +115,8 @@ class RunFolder:
         """Finished trials, in the order tried."""
         return [Trial.model_validate_json(path.read_text()) for path in sorted(self.trials_dir.glob("*.json"))]
 
-    def weights_path(self, number: int) -> Path:
-        """Where the learned weights of a trial go."""
-        return self.weights_dir / f"{number:04d}.safetensors"
+    def learned_dir(self, number: int) -> Path:
+        """Where what a trial learns goes."""
+        folder = self.weights_dir / f"{number:04d}"
+        folder.mkdir(exist_ok=True)
+        return folder

@@ -6,25 +6,33 @@ lengths are compared in pairs, and a lever is kept only if its gain clears its i
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from farspan.attention import attention_report
 from farspan.evals import evaluate
 from farspan.evals.effective import EffectiveLengthComparison, compare_effective_lengths
 from farspan.evals.evaluation import Evaluation, TaskResult
 from farspan.profiling import Profile, run_profile
+from farspan.recipe import Recipe
 
 HEADLINE = "single_lines"
 PRUNE_SHARE = 0.5
 PROFILE_TOKENS = 8
+GUARDED_POSITIONS = 64
+MOST_MOVED = 0.25
+"""Share of next-token probability that an attention lever may move, on average over the last tokens of a text."""
 
 
 class Pruned(Exception):
-    """A recipe that was given up after its short lengths; carries what was measured."""
+    """A recipe that was given up after its short lengths; carries what was measured, if anything."""
 
-    def __init__(self, result: TaskResult, reason: str) -> None:
+    def __init__(self, result: TaskResult | None, reason: str) -> None:
         super().__init__(reason)
         self.result = result
         self.reason = reason
@@ -65,6 +73,45 @@ def measure_headline(
                     )
     assert result is not None
     return result
+
+
+def moved_probability(model: PreTrainedModel, ids: Tensor, dense: Recipe, sparse: Recipe) -> float:
+    """How far a recipe's next-token distributions are from another's: total variation, 0 for equal, 1 for disjoint.
+
+    ids : Tensor int64 [length]; the mean is over its last 64 positions
+    """
+    shares = []
+    for recipe in (dense, sparse):
+        with recipe(model), torch.no_grad():
+            logits = model(
+                input_ids=ids[None].to(model.device), logits_to_keep=GUARDED_POSITIONS, use_cache=False
+            ).logits[0]
+        shares.append(logits[-GUARDED_POSITIONS:].float().softmax(-1))
+    return float((shares[0] - shares[1]).abs().sum(-1).mean() / 2)
+
+
+def guard_attention(model: PreTrainedModel, ids: Tensor, dense: Recipe, sparse: Recipe) -> float:
+    """`moved_probability` of a recipe with an attention lever.
+
+    Raises
+    ------
+    Pruned : more is moved than `MOST_MOVED`, or attention stays dense, so that the lever would change nothing.
+    """
+    with sparse(model), torch.no_grad():
+        model(input_ids=ids[None].to(model.device), logits_to_keep=1, use_cache=False)
+        reports = attention_report(model)
+    if not any(layer.sparse for layer in reports):
+        reasons = Counter(reason for layer in reports for reason in layer.fallbacks.elements())
+        why = reasons.most_common(1)[0][0] if reasons else "it selects nothing to leave out"
+        raise Pruned(None, f"pruned: attention stays dense at {len(ids):,} tokens: {why}")
+    moved = moved_probability(model, ids, dense, sparse)
+    if moved > MOST_MOVED:
+        raise Pruned(
+            None,
+            f"pruned: attention moved {moved:.0%} of next-token probability at {len(ids):,} tokens, more than "
+            f"{MOST_MOVED:.0%}",
+        )
+    return moved
 
 
 def joined(first: TaskResult, second: TaskResult) -> TaskResult:

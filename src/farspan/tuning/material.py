@@ -5,6 +5,7 @@ The exercises come from the training split of the generated tasks; no sample tha
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import torch
@@ -24,11 +25,20 @@ class Material:
     Parameters
     ----------
     native_length, target_length : tokens; half the rows are of the target's length
+    short_rows : no row longer than the native window, for levers that spread positions themselves
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, native_length: int, target_length: int, *, seed: int
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        native_length: int,
+        target_length: int,
+        *,
+        seed: int,
+        short_rows: bool = False,
     ) -> None:
+        if short_rows:
+            native_length, target_length = max(1, native_length // 2), native_length
         lengths: dict[int, float] = {target_length: 2.0}
         length = target_length // 2
         while length >= native_length:
@@ -53,3 +63,15 @@ class Material:
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return iter(self.stream)
+
+
+def calibration_texts(tokenizer: PreTrainedTokenizerBase, length: int, count: int, *, seed: int) -> list[torch.Tensor]:
+    """Texts of exactly so many tokens, files of the standard library one after another: Tensors int64 [length]."""
+    source, rng = TextFiles(tokenizer), random.Random(seed)
+    texts = []
+    for _ in range(count):
+        ids: list[int] = []
+        while len(ids) < length:
+            ids += source.document(rng, length - len(ids)).ids
+        texts.append(torch.tensor(ids, dtype=torch.long))
+    return texts

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 
 from farspan.evals.evaluation import TaskResult
 from farspan.profiling import Profile
-from farspan.recipe import Lever
-from farspan.training import FineTune
 from farspan.tuning.folder import Measured, Trial
-from farspan.tuning.space import Proposal
 
 
 @dataclass(frozen=True)
@@ -41,25 +38,6 @@ def length_grid(native_length: int, target_length: int) -> list[int]:
     while lengths[-1] * 2 < target_length:
         lengths.append(lengths[-1] * 2)
     return [*lengths, target_length]
-
-
-def proposal_of(trial: Trial) -> Proposal:
-    """The proposal a finished trial was made from."""
-    attention, _, setting = str(trial.params["attention"]).partition("/")
-    return Proposal(
-        positions=str(trial.params["positions"]),
-        factor=float(trial.params["factor"]),
-        attention=attention,
-        attention_setting=int(setting),
-        fine_tune=bool(trial.params["fine_tune"]),
-    )
-
-
-def fitted_levers(trial: Trial, seed: int) -> list[Lever]:
-    """The fine-tune of a trial, if it had one."""
-    if trial.weights is None:
-        return []
-    return [FineTune(tokens=max(1, trial.fit_tokens), seed=seed, weights=trial.weights)]
 
 
 def best_trial(trials: list[Trial]) -> Trial | None:

@@ -83,7 +83,7 @@ def tune(
     command = shlex.join(["farspan", "tune", model, *typed])
     record = deliver(
         outcome,
-        tuner.recipe_of(outcome.winner) if outcome.winner is not None else None,
+        outcome.winner.whole_recipe if outcome.winner is not None else None,
         loaded,
         tokenizer,
         out,

@@ -18,12 +18,11 @@ from farspan.evals.evaluation import Evaluation, TaskResult
 from farspan.profiling import Profile
 from farspan.recipe import Lever, Recipe
 from farspan.report.record import TrialRecord
-from farspan.training import FineTune
 from farspan.tuning import judge
 from farspan.tuning.budget import Budget
 from farspan.tuning.folder import Measured, RunFolder, Trial
-from farspan.tuning.material import Material
-from farspan.tuning.outcome import Ablated, Outcome, best_trial, fitted_levers, in_words, length_grid, proposal_of
+from farspan.tuning.learner import Learner
+from farspan.tuning.outcome import Ablated, Outcome, best_trial, in_words, length_grid
 from farspan.tuning.space import NONE, Proposal, Space
 
 QUESTIONS = 8
@@ -32,6 +31,9 @@ TRIAL_REPEATS = 2
 FULL_REPEATS = 2
 TEXTS = 6
 LONG_BUDGET = 300.0
+# shares of the budget, and the last of what is left
+OPENING_SHARE = 0.35
+CALIBRATION_SHARE = 0.05
 FIT_SHARE = 0.45
 SHORTEST_FIT = 8.0
 MOST_FITS = 4
@@ -75,6 +77,7 @@ class Tuner:
         self.say = say
         self.lengths = length_grid(native_length, target_length)
         self.space = Space(model.config, native_length, target_length, only=levers)
+        self._learner = Learner(model, tokenizer, folder, native_length, target_length, seed=seed)
         self.notes: list[str] = []
         self.n = QUESTIONS * MOST_CONTEXTS
         self.scale = 1 if budget.seconds <= LONG_BUDGET else 3
@@ -143,40 +146,65 @@ class Tuner:
     # -- search --------------------------------------------------------------------------------------------------
 
     def _search(self, baseline: Measured) -> list[Trial]:
+        """Cheap things first: stretches as they are, savers on the best of them, calibrations, fine-tunes, draws."""
         study = self._study()
         trials = self.folder.trials()
         done = {trial.record.recipe for trial in trials if trial.record.state != "failed"}
         reserve = self._reserve(baseline)
-        for proposal in self.space.opening():
-            if proposal.name in done:
-                continue
-            if self.budget.left < reserve + 2 * SHORTEST_FIT:
-                self.notes.append("the budget ended before every lever was tried once")
-                break
-            trials.append(self._trial(study, proposal, baseline, fit_until=0.0))
-        fits = 0
-        for proposal in self._fits(trials):
-            spare = self.budget.left - reserve
-            if spare < SHORTEST_FIT or fits >= MOST_FITS:
-                break
-            if proposal.name in done:
-                continue
-            share = 1.0 if self.budget.seconds <= LONG_BUDGET else FIT_SHARE
-            seconds = spare * share - self._trial_seconds(trials)
-            if seconds < SHORTEST_FIT:
-                break
-            trials.append(self._trial(study, proposal, baseline, fit_until=time.monotonic() + seconds))
-            fits += 1
+        opening_ends = self.budget.used + OPENING_SHARE * self.budget.seconds
+        left_out: list[str] = []
+
+        def attempt(proposals: list[Proposal]) -> None:
+            for proposal in proposals:
+                if proposal.name in done:
+                    continue
+                if self.budget.used > opening_ends or self.budget.left < reserve + 2 * SHORTEST_FIT:
+                    left_out.append(proposal.lever_names[-1])
+                    continue
+                trials.append(self._trial(study, proposal, baseline, learn_until=0.0))
+
+        attempt(self.space.opening_stretches())
+        attempt(self.space.opening_savers(self._best_stretch(trials)))
+        if self.budget.seconds > LONG_BUDGET:
+            for proposal in self.space.calibrations():
+                if proposal.name not in done and self.budget.left > reserve + 2 * SHORTEST_FIT:
+                    until = time.monotonic() + CALIBRATION_SHARE * self.budget.seconds
+                    trials.append(self._trial(study, proposal, baseline, learn_until=until))
+        else:
+            left_out += [proposal.positions for proposal in self.space.calibrations()]
+        left_out += self._search_fits(study, trials, done, baseline, reserve)
         while self.budget.left > reserve + 1.5 * self._trial_seconds(trials) and len(trials) < 60:
             asked = study.ask()
             proposal = self.space.suggest(asked)
-            if proposal.fine_tune or proposal.name in {t.record.recipe for t in trials} or proposal == Proposal():
+            known = {t.record.recipe for t in trials}
+            if self.space.learns(proposal) or proposal.name in known or proposal == Proposal():
                 study.tell(asked, state=TrialState.FAIL)
                 if sum(t.state == TrialState.FAIL for t in study.trials) > 200:
                     break
                 continue
-            trials.append(self._trial(study, proposal, baseline, fit_until=0.0, asked=asked))
+            trials.append(self._trial(study, proposal, baseline, learn_until=0.0, asked=asked))
+        tried = {lever for trial in trials for lever in trial.record.levers}
+        if missed := [name for name in dict.fromkeys(left_out) if name not in tried]:
+            self.notes.append(f"Not tried for want of time: {', '.join(missed)}. A longer --budget tries them.")
         return trials
+
+    def _search_fits(
+        self, study: optuna.Study, trials: list[Trial], done: set[str], baseline: Measured, reserve: float
+    ) -> list[str]:
+        """Fine-tunes, each with its share of the time that is left; levers that found no time for theirs."""
+        fits = 0
+        proposals = self._fits(trials)
+        for index, proposal in enumerate(proposals):
+            if proposal.name in done:
+                continue
+            spare = self.budget.left - reserve
+            share = 1.0 if self.budget.seconds <= LONG_BUDGET else FIT_SHARE
+            seconds = spare * share - self._trial_seconds(trials)
+            if spare < SHORTEST_FIT or fits >= MOST_FITS or seconds < SHORTEST_FIT:
+                return [late.positions for late in proposals[index:]]
+            trials.append(self._trial(study, proposal, baseline, learn_until=time.monotonic() + seconds))
+            fits += 1
+        return []
 
     def _study(self) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -196,27 +224,33 @@ class Tuner:
         return 1.6 * baseline.seconds + 6.0
 
     def _trial_seconds(self, trials: list[Trial]) -> float:
-        complete = [t.record.seconds or 0.0 for t in trials if t.record.state == "complete" and not t.weights]
+        complete = [t.record.seconds or 0.0 for t in trials if t.record.state == "complete" and not t.learned]
         return max(complete, default=5.0)
 
-    def _fits(self, trials: list[Trial]) -> list[Proposal]:
-        """Fine-tunes to try: on top of the stretches that did best without one, best first."""
-        if not self.space.positions or not self.space.fine_tune:
-            return []
+    def _ranked_stretches(self, trials: list[Trial]) -> list[str]:
+        """Stretches that need nothing, best first by what they did alone at the target; ties as in the table."""
         scores: dict[str, tuple[float, float]] = {}
         for trial in trials:
             name = str(trial.params["positions"])
-            single = str(trial.params["attention"]).startswith(NONE) and not trial.params["fine_tune"]
-            if name != NONE and single and trial.result is not None and trial.params["factor"] == self.space.full:
+            alone = trial.record.recipe == Proposal(positions=name, factor=self.space.full).name
+            if name != NONE and alone and trial.result is not None:
                 mean = sum(a.score for a in trial.result.answers) / len(trial.result.answers)
                 scores[name] = max(scores.get(name, (0.0, 0.0)), (mean, trial.record.effective_length or 0.0))
-        # A basis without a length-following rule trains best; ties go to the order of the table.
-        order = sorted(
-            (name for name in self.space.positions if name != "dynamic-ntk"),
-            key=lambda name: scores.get(name, (0.0, 0.0)),
-            reverse=True,
-        )
-        return [Proposal(positions=name, factor=self.space.full, fine_tune=True) for name in order]
+        names = self.space.stretches["nothing"]
+        return sorted(names, key=lambda name: scores.get(name, (0.0, 0.0)), reverse=True)
+
+    def _best_stretch(self, trials: list[Trial]) -> Proposal:
+        ranked = self._ranked_stretches(trials)
+        return Proposal(positions=ranked[0], factor=self.space.full) if ranked else Proposal()
+
+    def _fits(self, trials: list[Trial]) -> list[Proposal]:
+        """Fine-tunes to try: on the best stretch, with levers that are made for training, on the other stretches."""
+        if not self.space.fine_tune:
+            return []
+        # A basis without a length-following rule trains best.
+        first, *rest = [*(name for name in self._ranked_stretches(trials) if name != "dynamic-ntk"), NONE]
+        order = [first, *self.space.stretches["training"], *rest]
+        return [Proposal(positions=name, factor=self.space.full, fine_tune=True) for name in order if name != NONE]
 
     def _trial(
         self,
@@ -224,7 +258,7 @@ class Tuner:
         proposal: Proposal,
         baseline: Measured,
         *,
-        fit_until: float,
+        learn_until: float,
         asked: optuna.Trial | None = None,
     ) -> Trial:
         if asked is None:
@@ -235,8 +269,11 @@ class Tuner:
         trial = Trial(record=record, params=params)
         before = baseline.evaluation.headline
         try:
-            levers, trial = self._prepare(proposal, trial, fit_until)
-            recipe = Recipe(levers)
+            recipe, seconds, tokens = self._learner.learn(proposal, asked.number, learn_until)
+            trial = trial.model_copy(update={"rows": recipe.to_list(), "fit_seconds": seconds, "fit_tokens": tokens})
+            if tokens:
+                self.say(f"fine-tuned on {tokens:,} tokens in {seconds:.0f} s")
+            moved = self._guard(recipe)
             with recipe(self.model):
                 result = judge.measure_headline(
                     self.model,
@@ -259,7 +296,7 @@ class Tuner:
             study.tell(asked, state=TrialState.FAIL)
             update = {"state": "failed", "reason": str(error)}
         else:
-            update = self._figures(result, profile, before)
+            update = self._figures(result, profile, before, moved)
             trial = trial.model_copy(update={"result": result})
             study.tell(
                 asked,
@@ -285,28 +322,16 @@ class Tuner:
             asked = study.ask()
         return asked
 
-    def _prepare(self, proposal: Proposal, trial: Trial, fit_until: float) -> tuple[list[Lever], Trial]:
-        levers = proposal.levers()
-        if not proposal.fine_tune:
-            return levers, trial
-        material = Material(self.tokenizer, self.native_length, self.target_length, seed=self.seed)
-        started = time.monotonic()
-        with Recipe(levers)(self.model):
-            lever = FineTune(tokens=10**9, seed=self.seed)
-            fitted = lever.fit(
-                self.model,
-                material,
-                self.folder.weights_path(trial.record.number),
-                batch_tokens=material.batch_tokens,
-                deadline=fit_until,
-            )
-        self.say(f"fine-tuned on {fitted.tokens:,} tokens in {time.monotonic() - started:.0f} s")
-        done = trial.model_copy(
-            update={"weights": fitted.weights, "fit_seconds": time.monotonic() - started, "fit_tokens": fitted.tokens}
-        )
-        return [*levers, fitted], done
+    def _guard(self, recipe: Recipe) -> float | None:
+        """What an attention lever moves at the target length, None without one; `Pruned` where it is not worth it."""
+        rest = Recipe([lever for lever in recipe if not (isinstance(lever, Lever) and lever.slot == "attention")])
+        if len(rest) == len(recipe):
+            return None
+        return judge.guard_attention(self.model, self._learner.text, rest, recipe)
 
-    def _figures(self, result: TaskResult, profile: Profile, before: TaskResult) -> dict[str, object]:
+    def _figures(
+        self, result: TaskResult, profile: Profile, before: TaskResult, moved: float | None
+    ) -> dict[str, object]:
         ratio = judge.paired(before, result)
         found = result.effective
         point = profile.points[0]
@@ -330,30 +355,27 @@ class Tuner:
             "ttft_s": point.ttft.median if point.ttft else None,
             "peak_memory_bytes": point.memory.allocated_peak if point.memory else None,
             "kept": kept,
-            "reason": f"{reason}, score {gain:+.2f} on average",
+            "reason": f"{reason}, score {gain:+.2f} on average"
+            + (f"; attention moved {moved:.0%} of next-token probability" if moved is not None else ""),
         }
 
     # -- explain -------------------------------------------------------------------------------------------------
 
-    def recipe_of(self, trial: Trial) -> Recipe:
-        """The recipe of a trial, with its learned weights."""
-        return Recipe([*proposal_of(trial).levers(), *fitted_levers(trial, self.seed)])
-
     def _measure_winner(self, winner: Trial) -> Measured:
         started = time.monotonic()
-        recipe = self.recipe_of(winner)
+        recipe = winner.whole_recipe
         assert winner.result is not None
         with recipe(self.model):
             return self._complete(winner.result, recipe=winner.record.recipe, started=started)
 
     def _ablate(self, winner: Trial, trials: list[Trial]) -> list[Ablated]:
-        levers = [lever for lever in self.recipe_of(winner) if isinstance(lever, Lever)]
+        levers = [lever for lever in winner.whole_recipe if isinstance(lever, Lever)]
         if len(levers) < 2:
             return []
         rows = []
         for index, lever in enumerate(levers):
             rest = levers[:index] + levers[index + 1 :]
-            known = [t for t in trials if not t.weights and t.record.recipe == str(Recipe(rest)) and t.result]
+            known = [t for t in trials if not t.learned and t.record.recipe == str(Recipe(rest)) and t.result]
             if known:
                 rows.append(Ablated(lever.name, known[0].result, None))
                 continue
