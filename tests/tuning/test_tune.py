@@ -13,7 +13,7 @@ from farspan.errors import FarspanError
 from farspan.report import RunRecord
 from farspan.tuning import tune
 from farspan.tuning.outcome import best_trial, length_grid
-from farspan.tuning.space import Space
+from farspan.tuning.space import Proposal, Space
 
 
 def test_length_grid_doubles_up_to_the_target():
@@ -25,7 +25,7 @@ def test_length_grid_doubles_up_to_the_target():
 def test_a_target_below_twice_the_window_can_be_proposed(tmp_path):
     space = Space(LlamaConfig(max_position_embeddings=1024), 1024, 1536)
     study = optuna.create_study(directions=["maximize"])
-    for proposal in space.opening():
+    for proposal in space.opening_stretches():
         study.enqueue_trial(proposal.params())
         assert space.suggest(study.ask()) == proposal
 
@@ -63,7 +63,7 @@ def test_a_killed_run_keeps_its_trials(random_checkpoint, tmp_path):
     assert not (tmp_path / "run.json").exists()
     # A kill between queueing a trial and taking it leaves it in the queue.
     study = optuna.load_study(study_name="tune", storage=f"sqlite:///{tmp_path / 'study.db'}")
-    study.enqueue_trial({"positions": "linear", "factor": 2.0, "attention": "none/0", "fine_tune": False})
+    study.enqueue_trial(Proposal("linear", 2.0).params())
     subprocess.run(command, check=True, capture_output=True)
     after = {path.name: path.read_bytes() for path in (tmp_path / "trials").glob("*.json")}
     assert before.items() <= after.items()
