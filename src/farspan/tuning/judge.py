@@ -134,6 +134,25 @@ def paired_score(baseline: TaskResult, result: TaskResult) -> float:
     return float(np.mean([np.mean(row) for row in differences.values()])) if differences else 0.0
 
 
+def pays(before: TaskResult, after: TaskResult) -> bool:
+    """Whether `after` reads farther, or scores better on average, by more than its 95 % interval.
+
+    The interval of the score is that of a mean over contexts, whose questions are not independent.
+    """
+    if paired(before, after).lo > 1.0:
+        return True
+    own = {(a.length, a.id): a.score for a in before.answers}
+    contexts: dict[tuple[int, str], list[float]] = {}
+    for answer in after.answers:
+        if (answer.length, answer.id) in own:
+            difference = answer.score - own[answer.length, answer.id]
+            contexts.setdefault((answer.length, answer.cluster), []).append(difference)
+    means = np.array([np.mean(row) for row in contexts.values()])
+    if len(means) < 2:
+        return False
+    return bool(means.mean() - 1.96 * means.std(ddof=1) / np.sqrt(len(means)) > 0)
+
+
 def measure_all(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from farspan.evals.evaluation import TaskResult
 from farspan.profiling import Profile
+from farspan.tuning import judge
 from farspan.tuning.folder import Measured, Trial
 
 
@@ -41,18 +42,27 @@ def length_grid(native_length: int, target_length: int) -> list[int]:
 
 
 def best_trial(trials: list[Trial]) -> Trial | None:
-    """The trial to keep: the longest effective length among those whose gain clears its interval.
+    """The longest effective length among trials whose gain clears its interval.
 
     Equal lengths go to the better mean score, then to the shorter time to first token.
     """
-    kept = [trial for trial in trials if trial.record.kept and trial.result is not None]
+    return max((trial for trial in trials if trial.record.kept and trial.result is not None), key=_rank, default=None)
 
-    def rank(trial: Trial) -> tuple[float, float, float]:
-        assert trial.result is not None
-        score = sum(answer.score for answer in trial.result.answers) / len(trial.result.answers)
-        return (trial.record.effective_length or 0.0, score, -(trial.record.ttft_s or 0.0))
 
-    return max(kept, key=rank, default=None)
+def simplest_trial(best: Trial, trials: list[Trial]) -> Trial:
+    """The trial of fewest levers among those kept that the best does not clearly beat; the best itself if it does."""
+    assert best.result is not None
+    simpler = [trial for trial in trials if trial.record.kept and len(trial.record.levers) < len(best.record.levers)]
+    for trial in sorted(simpler, key=lambda trial: (-len(trial.record.levers), _rank(trial)), reverse=True):
+        if trial.result is not None and not judge.pays(trial.result, best.result):
+            return trial
+    return best
+
+
+def _rank(trial: Trial) -> tuple[float, float, float]:
+    assert trial.result is not None
+    score = sum(answer.score for answer in trial.result.answers) / len(trial.result.answers)
+    return (trial.record.effective_length or 0.0, score, -(trial.record.ttft_s or 0.0))
 
 
 def in_words(value: float, censoring: str, lengths: list[int]) -> str:

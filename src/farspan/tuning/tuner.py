@@ -22,7 +22,7 @@ from farspan.tuning import judge
 from farspan.tuning.budget import Budget
 from farspan.tuning.folder import Measured, RunFolder, Trial
 from farspan.tuning.learner import Learner
-from farspan.tuning.outcome import Ablated, Outcome, best_trial, in_words, length_grid
+from farspan.tuning.outcome import Ablated, Outcome, best_trial, in_words, length_grid, simplest_trial
 from farspan.tuning.space import NONE, Proposal, Space
 
 QUESTIONS = 8
@@ -88,6 +88,13 @@ class Tuner:
         self.n = max(len([a for a in baseline.evaluation.headline.answers if a.length == self.lengths[0]]), 1)
         trials = self._search(baseline)
         winner = best_trial(trials)
+        if winner is not None:
+            longest, winner = winner, simplest_trial(winner, trials)
+            if winner is not longest:
+                self.notes.append(
+                    f"{longest.record.recipe} is not clearly better than {winner.record.recipe}, which has fewer "
+                    "levers and wins"
+                )
         ablated: list[Ablated] = []
         best: Measured | None = None
         if winner is not None:
