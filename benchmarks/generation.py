@@ -2,10 +2,11 @@
 
 Times 500 samples of RULER's kind from a counted corpus, one long context of prose from a counted corpus, and contexts
 of fresh identifiers; beside each sample stands what tokenising the finished text once costs, interleaved in the same
-run. Results go to `benchmarks/results/generation.json`.
+run. Then the whole suite of RULER's kind over several lengths by several processes, written to a file as
+specifications with the hash of each context. Results go to `benchmarks/results/generation.json`.
 
     python benchmarks/generation.py
-    python benchmarks/generation.py --length 2k --long 8k --samples 10 --out /dev/stdout
+    python benchmarks/generation.py --length 2k --long 8k --samples 10 --suite-samples 2 --out /dev/stdout
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import datetime
 import json
 import os
 import platform
+import resource
 import statistics
 import tempfile
 import time
@@ -28,13 +30,18 @@ from farspan.evals.generate import (
     LengthTarget,
     Needle,
     ProseHaystack,
+    SampleSpec,
     TokenCounter,
     build_context,
+    build_many,
     generator_class,
 )
 from farspan.evals.generate.haystack import CorpusHaystack, Haystack
+from farspan.evals.schema import write_samples
+from farspan.evals.tasks.ruler_tasks import suite
 
 RULER_TASKS = ("niah_single_1", "niah_single_2", "niah_multikey_1", "niah_multivalue", "niah_multiquery")
+SUITE_LENGTHS = (4096, 8192, 16384, 32768, 65536)
 NEEDLE = Needle("The secret number of bold-cat is 1234567.", "n")
 
 
@@ -44,6 +51,12 @@ def seconds(work: object, *arguments: object, **settings: object) -> tuple[float
     started = time.perf_counter()
     result = work(*arguments, **settings)
     return time.perf_counter() - started, result
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of those it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in used)
 
 
 def count_corpus(counter: TokenCounter, length: int) -> float:
@@ -102,6 +115,28 @@ def one_context(counter: TokenCounter, haystack: Haystack, length: int, repeats:
     }
 
 
+def whole_suite(tokenizer: str, samples: int, workers: int, folder: Path) -> dict[str, object]:
+    """Every task at every length, built in full, stored as specifications."""
+    specs = [
+        SampleSpec(family="ruler", task=task, length=length, index=index, tokenizer=tokenizer)
+        for task in suite()
+        for length in SUITE_LENGTHS
+        for index in range(samples)
+    ]
+    file = folder / "suite.jsonl"
+    before = processor_seconds()
+    taken, count = seconds(write_samples, file, build_many(specs, workers=workers, lazy=True, batch=64))
+    return {
+        "tasks": len(suite()),
+        "lengths": SUITE_LENGTHS,
+        "samples": count,
+        "processes": workers,
+        "seconds": taken,
+        "processor_seconds": processor_seconds() - before,
+        "bytes_a_sample_in_the_file": file.stat().st_size / len(specs),
+    }
+
+
 def main() -> None:
     """Run everything and store the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,11 +145,14 @@ def main() -> None:
     parser.add_argument("--long", type=parse_length, default=1_000_000)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--suite-samples", type=int, default=500, help="for each task and length")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "generation.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         os.environ["FARSPAN_CACHE"] = cache
         counter = TokenCounter(options.tokenizer)
+        stored = whole_suite(options.tokenizer, options.suite_samples, options.workers, Path(cache))
         cold = count_corpus(counter, options.long)
         result = {
             "what": "building contexts and their predicted token counts",
@@ -127,6 +165,7 @@ def main() -> None:
             "versions": {"python": platform.python_version(), "tokenizers": tokenizers.__version__},
             "tokenizer": {"name": options.tokenizer, "id": counter.tokenizer_id, "mode": counter.mode},
             "seconds_to_make_and_count_the_corpus_and_build_one_context": cold,
+            "suite": stored,
             "ruler": ruler_samples(counter, options.length, options.samples),
             "prose": one_context(counter, ProseHaystack(), options.long, options.repeats),
             "fresh_identifiers": [

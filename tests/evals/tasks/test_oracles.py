@@ -6,6 +6,7 @@ Both are driven by the table of tasks alone, so a new family is covered as soon 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from random import Random
 from statistics import fmean
 from warnings import catch_warnings, simplefilter
@@ -37,12 +38,13 @@ def made(family: str, counter: TokenCounter) -> Family[Knobs]:
 
 def sample_at(one: Family[Knobs], task: str, length: int, index: int, seed: int) -> LongSample:
     """A sample of the length, or of the shortest one the task has: five-step chains with examples start at 2.1k."""
-    try:
+    with suppress(LengthTargetError):
         return one.sample(task, length, index, seed)
-    except LengthTargetError as error:
-        (needed,) = re.findall(r"smallest feasible length is (\d+)", str(error))
-        assert int(needed) < 1.25 * length, error
-        return one.sample(task, int(needed) + 64, index, seed)
+    with pytest.raises(LengthTargetError) as refused:
+        one.sample(task, length, index, seed)
+    (needed,) = re.findall(r"smallest feasible length is (\d+)", str(refused.value))
+    assert int(needed) < 1.25 * length
+    return one.sample(task, int(needed) + 64, index, seed)
 
 
 def said(answers: list[str]) -> str:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Mode = Literal["additive", "affine", "verify"]
 
 CALIBRATION_UNITS = 64
+MOST_KNOWN = 1 << 20
 _CHUNK_CHARACTERS = 1 << 16
 _TAIL_CHARACTERS = 64
 _PROBE = "The road is long."
@@ -85,6 +86,7 @@ class TokenCounter:
         self.tokenizer_id = self._identity()
         self._templates: dict[bool, int] = {}
         self._calibrations: dict[str, Calibration] = {}
+        self._known: dict[str, dict[str, int]] = {}
         self.sources: dict[str, CountedSource] = {}
         words = _PROBE.rstrip(".").split()
         lines = [f"{words[i % 4]} {words[i * 7 % 3]} {i}." for i in range(CALIBRATION_UNITS)]
@@ -137,6 +139,16 @@ class TokenCounter:
             table = {unit: count - base for unit, count in zip(todo, counts, strict=True)}
             return np.fromiter((table[unit] for unit in units), dtype=np.int64, count=len(units))
         return np.asarray(counts, dtype=np.int64) - base
+
+    def recurring(self, units: Sequence[str], anchor: str) -> IntArray:
+        """`count_units` of texts that come again and again: each is tokenised once in the life of this counter."""
+        known = self._known.setdefault(anchor, {})
+        if len(known) > MOST_KNOWN:
+            known.clear()
+        new = [unit for unit in dict.fromkeys(units) if unit not in known]
+        if new:
+            known.update(zip(new, self.count_units(new, anchor).tolist(), strict=True))
+        return np.fromiter(map(known.__getitem__, units), dtype=np.int64, count=len(units))
 
     def verify(self, text: str) -> int:
         """Tokens of a long text, tokenised in parallel chunks cut at newlines, else at spaces."""
@@ -234,7 +246,7 @@ class TokenCounter:
             # Workers count with the bare tokenizer, so that none of them has to import transformers.
             self._templates.setdefault(False, self._measure_template(False))
             state["_hf"] = None
-        state["sources"] = {}
+        state["sources"], state["_known"] = {}, {}
         return state
 
 

@@ -15,6 +15,8 @@ from farspan.evals.generate.counted import Window
 from farspan.evals.generate.needle import Frame, Needle
 from farspan.evals.schema import EvidenceSpan
 
+MOST_JOINTS = 4096
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -80,12 +82,21 @@ class Layout:
         strings = [plan.begin, plan.anchor, plan.end, *ends]
         for new, old in plan.inner:
             strings += [new, old]
-        begin, anchor, end, *rest = self.counter.count_many(strings)
+        begin, anchor, end, *rest = self._counts(strings)
         with_tails, pairs = rest[: len(ends)], rest[len(ends) :]
         tokens = self.window.tokens
         context = begin + end - anchor + int(tokens[plan.stop] - tokens[plan.start])
         context += sum(pairs[0::2]) - sum(pairs[1::2])
         return Sizes(context, max(with_tails) - end, self._characters(), max(len(tail) for tail in tails))
+
+    def _counts(self, strings: list[str]) -> list[int]:
+        """Tokens of each; what was counted for this stream before is not counted again."""
+        known = self.window.joints
+        if len(known) > MOST_JOINTS:
+            known.clear()
+        new = [string for string in dict.fromkeys(strings) if string not in known]
+        known.update(zip(new, self.counter.count_many(new), strict=True))
+        return [known[string] for string in strings]
 
     def _characters(self) -> int:
         """Characters of the context."""
@@ -194,7 +205,7 @@ class Layout:
                 strings.append(grown)
         plan = self._joints()
         inner = [string for pair in plan.inner for string in pair]
-        begin, *counts = self.counter.count_many([plan.begin, *strings, *inner])
+        begin, *counts = self._counts([plan.begin, *strings, *inner])
         pairs = counts[len(strings) :]
         tokens = self.window.tokens
         ranges: list[tuple[int, int]] = []

@@ -7,6 +7,7 @@ megabytes of context.
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import islice
@@ -88,6 +89,8 @@ _maker: _Maker | None = None
 
 def _start_worker(counter: TokenCounter | None) -> None:
     global _maker
+    # The processes share the cores already; threads of the tokenizer library would only get in each other's way.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _maker = _Maker(counter)
 
 

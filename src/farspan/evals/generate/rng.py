@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 
 STREAMS = ("needle", "haystack", "placement", "question")
@@ -71,3 +73,10 @@ def shuffled(rng: Random, items: Sequence[T]) -> list[T]:
         other = rng.randrange(position + 1)
         copy[position], copy[other] = copy[other], copy[position]
     return copy
+
+
+def mixed(rng: Random, items: Sequence[T]) -> list[T]:
+    """A shuffled copy of a long sequence, several times faster than `shuffled`: items sorted by random numbers."""
+    draw = rng.random
+    order = np.argsort(np.array([draw() for _ in range(len(items))]), kind="stable")
+    return [items[place] for place in order.tolist()]

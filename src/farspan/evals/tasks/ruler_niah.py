@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import islice
 from random import Random
 from uuid import UUID
 
 from farspan.evals.generate.build import build_context
-from farspan.evals.generate.haystack.base import Haystack
-from farspan.evals.generate.haystack.lines import distinct_pairs
+from farspan.evals.generate.haystack.base import Haystack, HaystackError
+from farspan.evals.generate.haystack.lines import distinct_pairs, pair_order
 from farspan.evals.generate.haystack.noise import NoiseHaystack
 from farspan.evals.generate.haystack.prose import ProseHaystack
 from farspan.evals.generate.length import LengthTarget
@@ -24,6 +25,9 @@ from farspan.evals.schema import LongSample
 from farspan.evals.tasks.family import Ask, Family, Made, joined
 from farspan.evals.tasks.ruler_official import essay_haystack
 from farspan.evals.tasks.ruler_tasks import TASKS, NeedleType, RulerKnobs
+
+DECOYS = 4096
+DECOY_STARTS = 2 * DECOYS
 
 KIND_WORDS: dict[NeedleType, str] = {"numbers": "number", "words": "word", "uuids": "code"}
 HEADER = "Some secret {kind}s are hidden in the text below. Remember them all.\n"
@@ -54,24 +58,44 @@ def texts(kind: NeedleType, rng: Random, avoid: Sequence[str] = ()) -> Iterator[
 
 
 class NeedleHaystack(Haystack):
-    """Nothing but decoys: sentences of the needle's form with other keys and values, one a line."""
+    """Nothing but decoys: sentences of the needle's form with other keys and values, one a line.
+
+    All seeds read one stream of decoys, each from its own place on; those that hold a key or value of the sample are
+    left out.
+    """
 
     joiner = "\n"
+    recurring = True
 
     def __init__(self, key: NeedleType, value: NeedleType, keys: Sequence[str], values: Sequence[str]) -> None:
         self.key, self.value = key, value
-        self._keys, self._values = keys, values
+        self._keys, self._values = frozenset(keys), frozenset(values)
 
     def units(self, seed: int, n: int) -> list[str]:
-        keys = texts(self.key, Random(derive_seed(seed, "keys")), self._keys)
-        values = texts(self.value, Random(derive_seed(seed, "values")), self._values)
-        kind = KIND_WORDS[self.value]
-        entries = islice(zip(keys, values, strict=False), n)
-        return [NEEDLE.format(kind=kind, key=key, value=value) for key, value in entries]
+        place = derive_seed(seed, "decoys") % DECOY_STARTS
+        found: list[str] = []
+        while len(found) < n:
+            number, start = divmod(place, DECOYS)
+            part = _decoys(self.key, self.value, number)[start : start + n - len(found)]
+            place += len(part)
+            found += [text for key, value, text in part if key not in self._keys and value not in self._values]
+        return found
 
     @property
     def kind(self) -> str:
         return f"needles:{self.key}:{self.value}"
+
+
+@lru_cache(maxsize=64)
+def _decoys(key: NeedleType, value: NeedleType, number: int) -> tuple[tuple[str, str, str], ...]:
+    """Part `number` of the stream of decoys: keys, values and sentences."""
+    rng = Random(derive_seed("decoys", key, value, number))
+    keys: Iterator[str] = islice(pair_order(), number * DECOYS, None) if key == "words" else texts(key, rng)
+    kind, values = KIND_WORDS[value], texts(value, rng)
+    made = list(zip(islice(keys, DECOYS), values, strict=False))
+    if not made:
+        raise HaystackError(f"decoys with two words as keys end at {number * DECOYS} lines; use keys of kind 'uuids'")
+    return tuple((one, other, NEEDLE.format(kind=kind, key=one, value=other)) for one, other in made)
 
 
 def make_niah(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from random import Random
 from typing import Protocol
 
@@ -25,6 +26,8 @@ from farspan.evals.tasks.ruler_official import PublishedDocuments
 from farspan.evals.tasks.ruler_tasks import PUBLISHED_TEXT_TASKS, TASKS, RulerKnobs
 from farspan.evals.tasks.uuid_threads import needle_index
 
+PART = 1024
+STARTS = 4 * PART
 HEADER = "Read the documents below. A question about them follows.\n"
 
 
@@ -45,8 +48,8 @@ class DocumentSource(Protocol):
     def item(self, rng: Random, index: int) -> Item:
         """Question number `index`; generated ones are drawn from `rng`."""
 
-    def document(self, seed: int, number: int, avoid: Sequence[str]) -> str:
-        """A document that is not gold and holds none of the strings to avoid."""
+    def documents(self, seed: int, n: int, avoid: Sequence[str]) -> list[str]:
+        """The first `n` documents of a seed that are not gold and hold none of the strings to avoid."""
 
 
 class GeneratedDocuments:
@@ -54,8 +57,7 @@ class GeneratedDocuments:
 
     def __init__(self, hops: int) -> None:
         self.hops = hops
-        words = load_language("en")
-        self._words = {"nouns": words.nouns, "adjectives": words.adjectives, "verbs": words.verbs}
+        self._words = _words()
 
     def item(self, rng: Random, index: int) -> Item:
         """A fresh institute (and town) with a question."""
@@ -65,29 +67,48 @@ class GeneratedDocuments:
         gold = (entry.text,) if self.hops == 1 else (home.text, entry.text)
         return Item(asked.question, asked.answer_prefix, (asked.answer,), gold)
 
-    def document(self, seed: int, number: int, avoid: Sequence[str]) -> str:
-        """An institute or a town, in turn."""
-        attempt = 0
-        while True:
-            rng = Random(derive_seed(seed, "document", number, attempt))
-            entry = town(rng, self._words) if number % 2 else institute(rng, self._words)
-            if not any(text in entry.text for text in avoid):
-                return entry.text
-            attempt += 1
+    def documents(self, seed: int, n: int, avoid: Sequence[str]) -> list[str]:
+        """Institutes and towns in turn, from one stream that every seed enters at a place of its own."""
+        place = derive_seed(seed, "documents") % STARTS
+        found: list[str] = []
+        while len(found) < n:
+            number, start = divmod(place, PART)
+            part = _part(number)[start : start + n - len(found)]
+            place += len(part)
+            found += [text for text in part if not any(answer in text for answer in avoid)]
+        return found
+
+
+@lru_cache(maxsize=64)
+def _part(number: int) -> tuple[str, ...]:
+    """Part `number` of the stream of generated documents."""
+    words = _words()
+    rng = Random(derive_seed("documents", number))
+    return tuple((town(rng, words) if i % 2 else institute(rng, words)).text for i in range(PART))
+
+
+@cache
+def _words() -> dict[str, Sequence[str]]:
+    words = load_language("en")
+    return {"nouns": words.nouns, "adjectives": words.adjectives, "verbs": words.verbs}
 
 
 class NumberedDocuments(Haystack):
     """Documents "Document i:" from a source; related ones come first in the stream."""
 
     joiner = "\n"
+    recurring = True
 
     def __init__(self, source: DocumentSource, related: Sequence[str], avoid: Sequence[str], kind: str) -> None:
         self._source, self._related, self._avoid, self._kind = source, list(related), tuple(avoid), kind
 
     def units(self, seed: int, n: int) -> list[str]:
         related = shuffled(Random(derive_seed(seed, "related")), self._related)[:n]
-        others = [self._source.document(seed, number, self._avoid) for number in range(n - len(related))]
+        others = self._source.documents(seed, n - len(related), self._avoid)
         return [numbered(i, text) for i, text in enumerate([*related, *others])]
+
+    def seam(self, unit: str) -> int:
+        return unit.find(":") + 1
 
     @property
     def kind(self) -> str:
@@ -175,9 +196,11 @@ class PublishedSource:
         gold, related = tuple(texts[i] for i in found.gold), tuple(texts[i] for i in found.related)
         return Item(f"Question: {found.question.strip()}\n", "Answer:", found.answers, gold, related)
 
-    def document(self, seed: int, number: int, avoid: Sequence[str]) -> str:
-        """A random paragraph that is not among those to avoid."""
-        rng = Random(derive_seed(seed, "document", number))
+    def documents(self, seed: int, n: int, avoid: Sequence[str]) -> list[str]:
+        """Random paragraphs that are not among those to avoid."""
+        return [self._drawn(Random(derive_seed(seed, "document", number)), avoid) for number in range(n)]
+
+    def _drawn(self, rng: Random, avoid: Sequence[str]) -> str:
         texts = self._documents.texts
         text = texts[rng.randrange(len(texts))]
         while text in avoid:

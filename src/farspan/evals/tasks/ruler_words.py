@@ -15,14 +15,17 @@ from dataclasses import replace
 from itertools import islice
 from random import Random
 
+import numpy as np
+from scipy.special import zeta
+
 from farspan.evals.generate.build import BuiltContext, build_context
 from farspan.evals.generate.haystack.base import ListHaystack
-from farspan.evals.generate.haystack.lines import distinct_pairs
+from farspan.evals.generate.haystack.lines import pair_order
 from farspan.evals.generate.haystack.word_list import coded_words
 from farspan.evals.generate.languages import load_language
-from farspan.evals.generate.length import LengthTarget, LengthTargetError
+from farspan.evals.generate.length import IntArray, LengthTarget, LengthTargetError, prefix_sums
 from farspan.evals.generate.needle import Frame
-from farspan.evals.generate.rng import shuffled
+from farspan.evals.generate.rng import mixed, shuffled
 from farspan.evals.schema import EvidenceSpan, LongSample
 from farspan.evals.tasks.family import Ask, Family, KnobError, Made, joined
 from farspan.evals.tasks.ruler_counts import cwe_counts, zeta_counts
@@ -37,6 +40,8 @@ NUMBERED = re.compile(r"^\d+\. (\S+)$", re.MULTILINE)
 NOISE_WORD = "..."
 ASKED_CODES = 3
 TOKENS_PER_CODE = 50
+EXTRA_STARTS = 4096
+"""Where a list that is longer than the word list goes on among pairs of words."""
 SIZE_ROUNDS = 16
 SMALLEST_RATE = 1e-3
 CLOSENESS = 1000
@@ -70,21 +75,33 @@ def make_cwe(
     ask = _ask_common(common)
     preamble = (_example(rng, pool, knobs.num_cw, short) if knobs.worked_example else "") + CWE_HEADER
     frame = family.frame(preamble=preamble, closing="\n", tails=[ask.tail])
-    extra = distinct_pairs(Random(seeds["haystack"]))
+    extra = islice(pair_order(), seeds["haystack"] % EXTRA_STARTS, None)
     placement_seed = family.seeds(task, seed, context, length=target.value)["placement"]
 
     def words(size: int) -> list[str]:
         if size > len(pool):
             pool.extend(islice(extra, size - len(pool)))
+        return pool[:size]
+
+    def listed(size: int) -> list[str]:
         repeated = [word for word in common for _ in range(frequent)]
-        repeated += [word for word in pool[knobs.num_cw : size] for _ in range(rare)]
-        return shuffled(Random(placement_seed), repeated)
+        repeated += [word for word in words(size)[knobs.num_cw :] for _ in range(rare)]
+        return mixed(Random(placement_seed), repeated)
 
     def build(size: int) -> BuiltContext:
-        units = [f"{i}. {word}" for i, word in enumerate(words(size), 1)]
-        return _listed(family, units, "\n", frame, target, "numbered")
+        units = [f"{i}. {word}" for i, word in enumerate(listed(size), 1)]
+        return _listed(family, units, "\n", frame, target, "numbered", seam=".")
 
-    built = fit_size(build, knobs.num_cw + 1, target)
+    # A word's end stands before every number, and a number before every word.
+    numbers = _Sums(lambda n: family.counter.recurring([f"\n{i}." for i in range(1, n + 1)], "a"))
+    bodies = _Sums(lambda n: family.counter.recurring([f" {word}" for word in words(n)], "1."))
+
+    def weight(size: int) -> int:
+        others = size - knobs.num_cw
+        once = bodies.of(knobs.num_cw)
+        return numbers.of(knobs.num_cw * frequent + others * rare) + frequent * once + rare * (bodies.of(size) - once)
+
+    built = fit_size(build, knobs.num_cw + 1, target, weight)
     distinct = knobs.num_cw + (built.units_kept - knobs.num_cw * frequent) // rare
     ask = replace(ask, metadata={**ask.metadata, **cwe_counts(distinct, frequent, rare, knobs.num_cw)})
     return Made(target, built, (ask,), max_new_tokens)
@@ -121,21 +138,31 @@ def make_fwe(
     def build(size: int) -> BuiltContext:
         counts = zeta_counts(size, vocabulary, knobs.alpha)
         text = [code for code, count in zip(codes, counts, strict=True) for _ in range(count)]
-        return _listed(family, shuffled(Random(placement_seed), text), " ", frame, target, "coded")
+        return _listed(family, mixed(Random(placement_seed), text), " ", frame, target, "coded")
+
+    tokens = family.counter.count_units([f" {code}" for code in codes], codes[1])
+
+    shares = np.arange(1, vocabulary + 1, dtype=np.float64) ** -knobs.alpha / float(zeta(knobs.alpha))
+
+    def weight(size: int) -> int:
+        return int((tokens * np.floor(size * shares)).sum())
 
     smallest = 1
     while len(set(zeta_counts(smallest, ASKED_CODES + 2, knobs.alpha))) < ASKED_CODES + 2:
         smallest += 1
-    return Made(target, fit_size(build, smallest, target), (ask,), max_new_tokens)
+    return Made(target, fit_size(build, smallest, target, weight), (ask,), max_new_tokens)
 
 
-def fit_size(build: Callable[[int], BuiltContext], smallest: int, target: LengthTarget) -> BuiltContext:
-    """A context of nearly the largest size that meets a target, found by interpolating between built sizes.
+def fit_size(
+    build: Callable[[int], BuiltContext], smallest: int, target: LengthTarget, weight: Callable[[int], int]
+) -> BuiltContext:
+    """A context of nearly the largest size that meets a target.
 
     Parameters
     ----------
     build : builds a context of a size; greater sizes give longer contexts
     smallest : the smallest size that makes sense
+    weight : about what the units of a context of a size take, tokens; a good guess saves building
 
     Raises
     ------
@@ -149,7 +176,17 @@ def fit_size(build: Callable[[int], BuiltContext], smallest: int, target: Length
         raise LengthTargetError(
             f"{target.value} {target.unit} are too few; the smallest feasible length is {target.value - left}"
         )
-    per_size = left / smallest
+    if target.unit == "tokens":
+        guess = _heaviest(weight, smallest, weight(smallest) + left)
+        built = build(guess)
+        spare = target.value - measure(built, target)
+        if spare < 0:
+            high = guess
+        else:
+            low, best, left = guess, built, spare
+    per_size = max(left / low, SMALLEST_RATE) if high is None else max(left / (high - low), SMALLEST_RATE)
+    if low > smallest and left < target.value / CLOSENESS:
+        return best
     for _ in range(SIZE_ROUNDS):
         size = low + max(1, int(left / per_size))
         if high is not None:
@@ -168,6 +205,32 @@ def fit_size(build: Callable[[int], BuiltContext], smallest: int, target: Length
     return best
 
 
+class _Sums:
+    """Sums over the first so many counts, counted in growing steps."""
+
+    def __init__(self, count: Callable[[int], IntArray]) -> None:
+        self._count = count
+        self._sums = prefix_sums([])
+
+    def of(self, n: int) -> int:
+        """Sum of the first n."""
+        if n >= len(self._sums):
+            self._sums = prefix_sums(self._count(n + n // 4))
+        return int(self._sums[n])
+
+
+def _heaviest(weight: Callable[[int], int], smallest: int, limit: int) -> int:
+    """The largest size whose weight is within the limit, at least `smallest`."""
+    step = smallest
+    while weight(smallest + step) <= limit:
+        step *= 2
+    low, high = smallest + step // 2 if step > smallest else smallest, smallest + step
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if weight(middle) <= limit else (low, middle)
+    return low
+
+
 def measure(built: BuiltContext, target: LengthTarget) -> int:
     """The size of a context in the unit and by the semantics of a target."""
     if target.unit == "chars":
@@ -181,10 +244,16 @@ def _one_question(task: str, knobs: RulerKnobs) -> None:
 
 
 def _listed(
-    family: Family[RulerKnobs], units: Sequence[str], joiner: str, frame: Frame, target: LengthTarget, kind: str
+    family: Family[RulerKnobs],
+    units: Sequence[str],
+    joiner: str,
+    frame: Frame,
+    target: LengthTarget,
+    kind: str,
+    seam: str = "",
 ) -> BuiltContext:
     """A context of exactly these units; the whole list is its evidence."""
-    haystack = ListHaystack(units, joiner, kind=kind)
+    haystack = ListHaystack(units, joiner, kind=kind, seam=seam)
     fixed = LengthTarget(value=len(units), unit="units", reserve=target.reserve)
     built = build_context(haystack, [], fixed, family.counter, seed=0, frame=frame)
     if built.mode == "verify":

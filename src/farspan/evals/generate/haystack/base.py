@@ -28,6 +28,8 @@ class Haystack(ABC):
     head, tail : text before the first and after the last unit
     anchor : how a unit ends, for counting; None takes the end of a sample unit
     size : number of units there are, None for endless
+    recurring : whether units, or their parts, come again from one seed to the next, so that counting each of them once
+        pays
     """
 
     joiner: str = "\n"
@@ -35,10 +37,15 @@ class Haystack(ABC):
     tail: str = ""
     anchor: str | None = None
     size: int | None = None
+    recurring: bool = False
 
     @abstractmethod
     def units(self, seed: int, n: int) -> list[str]:
         """The first `n` units of the stream of `seed`."""
+
+    def seam(self, unit: str) -> int:
+        """Where a unit falls into two parts that recur apart from each other, such as a number and a word; 0 if not."""
+        return 0
 
     @property
     @abstractmethod
@@ -82,18 +89,34 @@ class CorpusHaystack(Haystack):
 
 
 class ListHaystack(Haystack):
-    """A finite list of given units, the same for every seed."""
+    """A finite list of given units, the same for every seed.
+
+    Parameters
+    ----------
+    seam : text behind whose first occurrence a unit falls into two parts that recur; "" for units counted whole
+    """
 
     def __init__(
-        self, units: Sequence[str], joiner: str = "\n", *, head: str = "", tail: str = "", kind: str = ""
+        self,
+        units: Sequence[str],
+        joiner: str = "\n",
+        *,
+        head: str = "",
+        tail: str = "",
+        kind: str = "",
+        seam: str = "",
     ) -> None:
         self._units = list(units)
         self.joiner, self.head, self.tail = joiner, head, tail
+        self.recurring, self._seam = bool(seam), seam
         self.size = len(self._units)
         self._kind = kind
 
     def units(self, seed: int, n: int) -> list[str]:
         return self._units[:n]
+
+    def seam(self, unit: str) -> int:
+        return unit.find(self._seam) + len(self._seam)
 
     @property
     def kind(self) -> str:

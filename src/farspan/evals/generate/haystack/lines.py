@@ -6,6 +6,7 @@ Source: arXiv 2308.10882, section 4 (the task; the wording is ours).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import count, islice, product
 from random import Random
 from typing import Literal
@@ -13,7 +14,7 @@ from typing import Literal
 from farspan.evals.generate.haystack.base import Haystack, HaystackError
 from farspan.evals.generate.haystack.kv import draw_uuid
 from farspan.evals.generate.languages import load_language
-from farspan.evals.generate.rng import derive_seed
+from farspan.evals.generate.rng import derive_seed, mixed
 
 KeyKind = Literal["nl", "lrt", "abc", "uuid"]
 
@@ -101,3 +102,11 @@ def distinct_pairs(rng: Random, lang: str = "en") -> Iterator[str]:
             seen.add(draw)
             yield f"{adjectives[draw // len(nouns)]}-{nouns[draw % len(nouns)]}"
     raise HaystackError(f"keys of kind 'nl' end at {total} lines; use key 'uuid' or 'lrt'")
+
+
+@cache
+def pair_order(lang: str = "en") -> tuple[str, ...]:
+    """All pairs of an adjective and a noun, in one mixed order for all samples, which thus share what was counted."""
+    language = load_language(lang)
+    pairs = [f"{adjective}-{noun}" for adjective in language.adjectives for noun in language.nouns]
+    return tuple(mixed(Random(derive_seed("pairs", lang)), pairs))
