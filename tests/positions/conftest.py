@@ -20,6 +20,8 @@ from transformers import (
     StableLmConfig,
 )
 
+from farspan.positions import methods
+
 WINDOW = 64
 COMMON = {
     "vocab_size": 97,
@@ -51,22 +53,9 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "gpt_neox": lambda: GPTNeoXConfig(**COMMON, rotary_pct=0.5),
     "glm": lambda: GlmConfig(**GROUPED, head_dim=16, partial_rotary_factor=0.5),
 }
-METHODS: dict[str, dict[str, object]] = {
-    "linear": {},
-    "ntk": {},
-    "ntk-critical": {},
-    "dynamic-ntk": {},
-    "yarn": {},
-    "llama3": {},
-    "truncated-basis": {},
-    "power-basis": {},
-    "longrope": {},
-    "theta": {"rope_theta": 300_000.0},
-    "dprope": {},
-    "clex": {"act": "none"},
-    "e2": {},
-    "randomized": {},
-}
+# Settings without which a method does not work here; a method of the table that is not named is tested without any.
+SETTINGS: dict[str, dict[str, object]] = {"theta": {"rope_theta": 300_000.0}, "clex": {"act": "none"}}
+METHODS = tuple(methods())
 
 
 def config_of(architecture: str) -> PretrainedConfig:
@@ -83,7 +72,7 @@ def settings_of(method: str, rotary_dim: int) -> dict[str, object]:
     """Settings that the method needs on a model with this many rotary channels."""
     if method == "longrope":
         return {"factors": [1.0 + 0.4 * pair for pair in range(rotary_dim // 2)]}
-    return METHODS[method]
+    return SETTINGS.get(method, {})
 
 
 def ids_of(length: int, batch: int = 1, seed: int = 0) -> torch.Tensor:

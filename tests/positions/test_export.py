@@ -15,18 +15,32 @@ from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from farspan.errors import FarspanError, LeverNotApplicable
-from farspan.positions import RopeSpec, get_rope, length_limits, plan_rope, rope_parameters_of, save_extended
+from farspan.positions import (
+    PositionLever,
+    RopeSpec,
+    applied,
+    get_rope,
+    length_limits,
+    lever_for,
+    plan_rope,
+    rope_parameters_of,
+    save_extended,
+)
 from farspan.positions.apply import inv_freq_name, rotary_modules
 from tests.positions.conftest import METHODS, WINDOW, config_of, ids_of, logits_of, model_of, settings_of
 
-ARCHITECTURES = ["llama", "qwen3", "gemma3", "stablelm", "phi3"]
+ARCHITECTURES = ["llama", "qwen3", "gemma3", "mistral", "phi3", "stablelm"]
 TARGET = 4 * WINDOW
 LENGTHS = (WINDOW // 2, WINDOW + 1, 3 * WINDOW)
 
 
-def plan(architecture: str, method: str) -> RopeSpec:
+def lever_of(architecture: str, method: str) -> PositionLever:
     config = config_of(architecture)
-    return plan_rope(config, method, TARGET, **settings_of(method, get_rope(config).rotary_dim))
+    return lever_for(config, method, TARGET, **settings_of(method, get_rope(config).rotary_dim))
+
+
+def plan(architecture: str, method: str) -> RopeSpec:
+    return lever_of(architecture, method).plan(config_of(architecture))
 
 
 def install_by_hand(model: PreTrainedModel, spec: RopeSpec) -> None:
@@ -38,8 +52,21 @@ def install_by_hand(model: PreTrainedModel, spec: RopeSpec) -> None:
 
 
 def write(folder: Path, architecture: str, spec: RopeSpec, **options: bool | str) -> None:
+    save_extended(model_of(architecture), None, folder, spec, **options)  # type: ignore[arg-type]
+    expect(folder, architecture, spec)
+
+
+def bake(folder: Path, architecture: str, lever: PositionLever) -> None:
+    """The other way out: the lever written into the model, and the model saved as any other."""
     model = model_of(architecture)
-    save_extended(model, None, folder, spec, **options)  # type: ignore[arg-type]
+    spec = lever.plan(model.config)
+    lever.bake(model)
+    model.save_pretrained(folder)
+    expect(folder, architecture, spec)
+
+
+def expect(folder: Path, architecture: str, spec: RopeSpec) -> None:
+    model = model_of(architecture)
     ids = [ids_of(length, seed=length) for length in LENGTHS]
     unstretched = logits_of(model, ids[-1])
     install_by_hand(model, spec)
@@ -62,7 +89,7 @@ def reloaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, ob
     root = tmp_path_factory.mktemp("exported")
     for architecture in ARCHITECTURES:
         for method in METHODS:
-            write(root / f"{architecture} {method}", architecture, plan(architecture, method))
+            bake(root / f"{architecture} {method}", architecture, lever_of(architecture, method))
     for architecture in ("llama", "gemma3"):
         write(root / f"{architecture} yarn longrope", architecture, plan(architecture, "yarn"), format="longrope")
         write(root / f"{architecture} linear native", architecture, plan(architecture, "linear"), format="native")
@@ -124,6 +151,17 @@ def test_a_folded_attention_factor_computes_the_same(reloaded: dict[str, dict[st
     assert parameters.get("full_attention", parameters)["attention_factor"] == 1
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("method", METHODS)
+def test_baking_and_saving_write_the_same(method: str, architecture: str, tmp_path: Path) -> None:
+    baked, lever = model_of(architecture), lever_of(architecture, method)
+    lever.bake(baked)
+    save_extended(model_of(architecture), None, tmp_path, lever.plan(config_of(architecture)), vllm_keys=False)
+    written = type(baked.config).from_pretrained(tmp_path)
+    for name in ("rope_parameters", "max_position_embeddings", "farspan"):
+        assert getattr(written, name) == getattr(baked.config, name)
+
+
 @pytest.mark.parametrize(
     ("architecture", "method", "written"),
     [
@@ -155,8 +193,6 @@ def test_yarn_without_rounding_on_layer_typed_models_is_written_as_a_vector() ->
     config = config_of("gemma3")
     spec = plan_rope(config, "yarn", TARGET, truncate=False)
     model = model_of("gemma3")
-    from farspan.positions import applied
-
     with applied(model, spec):
         assert model.config.rope_parameters["full_attention"]["rope_type"] == "longrope"
     with pytest.raises(LeverNotApplicable, match="use format longrope or auto"), applied(model, spec, "native"):

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, OPTConfig, PreTrainedModel
 
 from farspan.errors import LeverNotApplicable, RecipeError
-from farspan.positions import PositionLever, get_rope, methods, plan_rope
+from farspan.positions import PositionLever, get_rope, plan_rope
 from farspan.positions.apply import inv_freq_name, rotary_modules
-from farspan.recipe import Recipe, build_lever
+from farspan.recipe import LEVERS, Recipe, build_lever, lever_class
 from tests.positions.conftest import (
     CONFIGS,
     GROUPED,
@@ -53,8 +53,10 @@ def assert_as_before(
     assert all(torch.equal(one, other) for one, other in zip(buffers, before[2], strict=True))
 
 
-def test_every_method_of_the_room_is_tested_here() -> None:
-    assert set(methods()) == set(METHODS)
+def test_every_position_lever_of_the_table_is_tested_here() -> None:
+    stretching = {name for name in LEVERS if "factor" in lever_class(name).model_fields}
+    assert stretching == set(METHODS)
+    assert {name for name in LEVERS if lever_class(name).slot == "positions"} == {*METHODS, "hope"}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
