@@ -1,8 +1,10 @@
 """What stretching the window costs: time per generated token against the unstretched model, and time to plan.
 
-A stretched model computes with another vector and nothing else, so the ratio is expected at 1. All sides decode the
-same tokens behind the same prompt, in turn within every round; the ratio is that of the medians. Planning is timed for
-the one method whose plan counts angles, at a target of 1m tokens. Results go to `benchmarks/results/rope_speed.json`.
+A stretched model computes with another vector and nothing else, so the ratio is expected at 1. All sides decode behind
+the same prompt, a few tokens each in turn; a round gives each side the median of its tokens and its ratio to the
+unstretched one of the same round, and what is told is the median of these ratios, with their quartiles. Planning is
+timed for the one method whose plan counts angles, at a target of 1m tokens. Results go to
+`benchmarks/results/rope_speed.json`.
 
     python benchmarks/rope_speed.py
     python benchmarks/rope_speed.py --model DIR --device cuda --prompt 16k --factor 4
@@ -33,17 +35,27 @@ from farspan.recipe import Recipe
 METHODS = ("", "linear", "ntk", "yarn", "truncated-basis", "dprope")
 
 
-def decode(model: PreTrainedModel, prompt: torch.Tensor, tokens: int) -> float:
-    """Seconds a token, the prompt read before."""
-    cache = DynamicCache(config=model.config)
-    model(input_ids=prompt, past_key_values=cache, logits_to_keep=1)
-    step = prompt[:, -1:]
-    _wait(model)
-    started = time.perf_counter()
-    for _ in range(tokens):
-        step = model(input_ids=step, past_key_values=cache).logits[:, -1:].argmax(-1)
-    _wait(model)
-    return (time.perf_counter() - started) / tokens
+class Side:
+    """One recipe on the model, decoding behind the prompt."""
+
+    def __init__(self, model: PreTrainedModel, recipe: Recipe, prompt: torch.Tensor) -> None:
+        self.model, self.recipe, self.prompt = model, recipe, prompt
+        self.cache = DynamicCache(config=model.config)
+        self.step = prompt[:, -1:]
+        with recipe(model):
+            model(input_ids=prompt, past_key_values=self.cache, logits_to_keep=1)
+
+    def decode(self, tokens: int) -> list[float]:
+        """Seconds of each of the next tokens, one after the other."""
+        taken = []
+        with self.recipe(self.model):
+            for _ in range(tokens):
+                _wait(self.model)
+                started = time.perf_counter()
+                self.step = self.model(input_ids=self.step, past_key_values=self.cache).logits[:, -1:].argmax(-1)
+                _wait(self.model)
+                taken.append(time.perf_counter() - started)
+        return taken
 
 
 def _wait(model: PreTrainedModel) -> None:
@@ -72,19 +84,27 @@ def measure(model: PreTrainedModel, prompt_length: int, tokens: int, factor: flo
         recipe.check(model.config)
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(3, model.config.vocab_size, (1, prompt_length), generator=generator).to(model.device)
-    taken: dict[str, list[float]] = {name: [] for name in recipes}
+    sides = {name: Side(model, recipe, prompt) for name, recipe in recipes.items()}
+    names = list(sides)
+    taken: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
-        for name, recipe in recipes.items():
-            with recipe(model):
-                seconds = decode(model, prompt, tokens)
+        # Every side is as often first as last, and its first token of a turn, with cold caches, does not count.
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            seconds = sides[name].decode(1 + tokens)[1:]
             if turn:
-                taken[name].append(seconds)
+                taken[name].append(statistics.median(seconds))
     medians = {name: statistics.median(values) for name, values in taken.items()}
+    ratios = {
+        name: [one / base for one, base in zip(values, taken["unstretched"], strict=True)]
+        for name, values in taken.items()
+        if name != "unstretched"
+    }
     return {
-        "seconds_a_token": {name: [round(value, 6) for value in values] for name, values in taken.items()},
         "median_ms_a_token": {name: round(1000 * value, 4) for name, value in medians.items()},
-        "ratio_to_unstretched": {
-            name: round(value / medians["unstretched"], 4) for name, value in medians.items() if name != "unstretched"
+        "ratio_to_unstretched": {name: round(statistics.median(values), 4) for name, values in ratios.items()},
+        "ratio_quartiles": {
+            name: [round(value, 4) for value in statistics.quantiles(values, n=4)[::2]]
+            for name, values in ratios.items()
         },
     }
 
@@ -94,9 +114,11 @@ def main() -> None:
     parser.add_argument("--model", default="reference")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--prompt", default="1k", help="tokens read before")
-    parser.add_argument("--tokens", type=int, default=64, help="tokens decoded a round")
+    parser.add_argument("--tokens", type=int, default=8, help="tokens decoded a round")
     parser.add_argument("--factor", type=float, default=4.0)
-    parser.add_argument("--rounds", type=int, default=7, help="rounds; each runs every side once, after one to warm up")
+    parser.add_argument(
+        "--rounds", type=int, default=48, help="rounds of all sides, after one to warm up"
+    )
     parser.add_argument("--target", default="1m", help="target of the plan that is timed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rope_speed.json")

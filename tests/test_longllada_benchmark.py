@@ -28,5 +28,11 @@ def test_the_script_trains_measures_and_stores(tmp_path: Path, monkeypatch: pyte
             assert max(map(int, twin[factor]["perplexity"]["by_position"])) == 256
             assert twin[factor]["retrieval"]["lengths"] == [128, 256]
     assert twins["diffusion"]["cached_sampler"]["texts"] == 1
-    assert len(record["directions"]) == 4
-    assert all(isinstance(holds, bool) for holds in record["directions"].values())
+    held = record["directions"]
+    assert len(held) == 6
+    for line, holds in held.items():
+        if " sees " in f" {line} " or "see farther" in line:
+            # So little training teaches no retrieval, and then the figures cannot tell.
+            assert holds is None
+        else:
+            assert isinstance(holds, bool)
