@@ -13,10 +13,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from farspan.errors import FarspanError
+from farspan.evals.core import Probe
 from farspan.evals.effective import EffectiveLength, ScoreRecord, effective_length, wilson
 
 INTERVAL = 1.96
 FEW_CONTEXTS = 3
+FEW = 10
+"""Up to one answer in so many may be wrong and cut off without a word about it."""
 
 
 class _Data(BaseModel):
@@ -27,7 +30,13 @@ class Answer(_Data):
     """One question as it was asked and answered.
 
     cluster : questions on the same context share it
+    score : 0 where there was no reply; then `error` says why, and the question counts nowhere
     truncated : generation ended at the token limit
+    reasoning_tokens : of `output_tokens`, those spent before the answer
+    prompt_chars : characters sent
+    expected_tokens : tokens the prompt has by the tokenizer that lengths are counted with; 0 where that is a guess
+    too_long : the prompt was refused for its length
+    figures : the other figures of the family
     """
 
     id: str
@@ -42,6 +51,42 @@ class Answer(_Data):
     input_tokens: int = 0
     output_tokens: int = 0
     truncated: bool = False
+    reasoning_tokens: int = 0
+    prompt_chars: int = 0
+    expected_tokens: int = 0
+    error: str = ""
+    too_long: bool = False
+    figures: dict[str, float] = {}
+
+    @property
+    def open(self) -> bool:
+        """Whether it is worth asking again."""
+        return bool(self.error) and not self.too_long
+
+    @property
+    def empty(self) -> bool:
+        """Whether a reply came and held nothing."""
+        return not self.error and not self.output.strip()
+
+
+class Account(_Data):
+    """What became of the questions of a run or a part of it; the kinds add up to `asked`.
+
+    answered : replies with text that ended by themselves
+    truncated : replies with text that ended at the token limit
+    empty : replies without text
+    too_long : prompts refused for their length
+    failed : no reply after all attempts
+    wrong_truncated : of the truncated ones, those that do not score full: more tokens might have
+    """
+
+    asked: int
+    answered: int
+    truncated: int
+    empty: int
+    too_long: int
+    failed: int
+    wrong_truncated: int
 
 
 class ScoreCell(_Data):
@@ -67,12 +112,24 @@ class LossBin(_Data):
 
 
 class TaskResult(_Data):
-    """All answers of one probe, and the threshold its effective length is read at."""
+    """All answers of one probe, and the threshold its effective length is read at.
+
+    family, task : where it comes from
+    skill : what it takes, a few words; tasks of one skill are read together
+    """
 
     name: str
     title: str
     threshold: float
     answers: tuple[Answer, ...]
+    family: str = ""
+    task: str = ""
+    skill: str = ""
+
+    @cached_property
+    def heard(self) -> tuple[Answer, ...]:
+        """The questions that got a reply."""
+        return tuple(answer for answer in self.answers if not answer.error)
 
     @cached_property
     def records(self) -> list[ScoreRecord]:
@@ -85,8 +142,18 @@ class TaskResult(_Data):
                 cluster=answer.cluster,
                 depth=answer.depth,
             )
-            for answer in self.answers
+            for answer in self.heard
         ]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Lengths with at least one reply, ascending."""
+        return sorted({answer.length for answer in self.heard})
+
+    @property
+    def account(self) -> Account:
+        """What became of its questions."""
+        return account_of(self.answers)
 
     @cached_property
     def effective(self) -> EffectiveLength:
@@ -97,25 +164,29 @@ class TaskResult(_Data):
     def contexts(self) -> int:
         """Contexts behind the scores at the length that has fewest of them."""
         clusters: dict[int, set[str]] = {}
-        for answer in self.answers:
+        for answer in self.heard:
             clusters.setdefault(answer.length, set()).add(answer.cluster)
         return min(map(len, clusters.values()), default=0)
 
     def by_length(self) -> list[ScoreCell]:
         """Scores pooled over depths, ascending in length."""
-        return [_cell(length, None, self._scores(length)) for length in sorted({a.length for a in self.answers})]
+        return [_cell(length, None, self._scores(length)) for length in self.lengths]
 
     def by_depth(self) -> list[ScoreCell]:
         """Scores by length and depth, where answers have a depth."""
-        places = sorted({(a.length, a.depth) for a in self.answers if a.depth is not None})
+        places = sorted({(a.length, a.depth) for a in self.heard if a.depth is not None})
         return [_cell(length, depth, self._scores(length, depth)) for length, depth in places]
 
     def _scores(self, length: int, depth: float | None = None) -> list[float]:
-        return [a.score for a in self.answers if a.length == length and depth in (None, a.depth)]
+        return [a.score for a in self.heard if a.length == length and depth in (None, a.depth)]
 
 
 class Evaluation(_Data):
-    """Results of all probes; the first one is the headline."""
+    """Results of all probes; the first one is the headline.
+
+    tokenizer : id of what lengths are counted with
+    source : `local`, or the address that was asked
+    """
 
     tasks: tuple[TaskResult, ...] = ()
     text_loss: tuple[LossBin, ...] = ()
@@ -125,6 +196,7 @@ class Evaluation(_Data):
     recipe: str
     prefix_mode: str
     tokenizer: str
+    source: str = "local"
 
     @property
     def headline(self) -> TaskResult:
@@ -147,19 +219,76 @@ class Evaluation(_Data):
             f"no result for '{name}'; there are: {', '.join(task.name for task in self.tasks) or 'none'}"
         )
 
+    @property
+    def account(self) -> Account:
+        """What became of all questions."""
+        return account_of([answer for task in self.tasks for answer in task.answers])
+
+    def skills(self) -> dict[str, EffectiveLength]:
+        """Effective length of each skill: the mean over its tasks, at the lengths where all of them have replies."""
+        found: dict[str, EffectiveLength] = {}
+        for skill in dict.fromkeys(task.skill for task in self.tasks if task.skill):
+            mine = [task for task in self.tasks if task.skill == skill and task.lengths]
+            shared = set.intersection(*(set(task.lengths) for task in mine)) if mine else set()
+            records = [
+                record._replace(task=task.name, cluster=f"{task.name}/{record.cluster}")
+                for task in mine
+                for record in task.records
+                if record.length in shared
+            ]
+            if records:
+                found[skill] = effective_length(records, mine[0].threshold, cluster=True)
+        return found
+
     def problems(self) -> list[str]:
         """What a reader must know before believing the scores: empty, cut or missing answers."""
         found = []
         for task in self.tasks:
-            empty = sum(not answer.output.strip() for answer in task.answers)
-            if empty == len(task.answers):
-                found.append(f"{task.title}: all {empty} answers are empty")
-            if task.contexts < FEW_CONTEXTS:
+            count = task.account
+            if count.empty == len(task.answers):
+                found.append(f"{task.title}: all {count.empty} answers are empty")
+            elif count.empty:
+                found.append(f"{task.title}: {count.empty} of {count.asked} answers are empty")
+            if count.wrong_truncated > count.asked / FEW:
+                found.append(
+                    f"{task.title}: {count.wrong_truncated} of {count.asked} answers are wrong and end at the token "
+                    "limit; they may be cut off rather than wrong"
+                )
+            if count.too_long:
+                lengths = sorted({answer.length for answer in task.answers if answer.too_long})
+                named = ", ".join(f"{length:,}" for length in lengths)
+                found.append(f"{task.title}: {count.too_long} prompts were refused as too long, at {named} tokens")
+            if count.failed:
+                found.append(f"{task.title}: {count.failed} of {count.asked} questions got no reply and count nowhere")
+            if task.heard and task.contexts < FEW_CONTEXTS:
                 found.append(
                     f"{task.title}: {task.contexts} context{'s' * (task.contexts != 1)} a length, too few for the "
                     "interval of its effective length to be believed; ask more questions"
                 )
         return found
+
+
+def result_of(probe: Probe, threshold: float, answers: Sequence[Answer]) -> TaskResult:
+    """The result of a probe."""
+    return TaskResult(
+        name=probe.name,
+        title=probe.title,
+        threshold=threshold,
+        answers=tuple(answers),
+        family=probe.family,
+        task=probe.task,
+        skill=probe.skill,
+    )
+
+
+def account_of(answers: Sequence[Answer]) -> Account:
+    """What became of questions."""
+    kinds = dict.fromkeys(("answered", "truncated", "empty", "too_long", "failed"), 0)
+    for answer in answers:
+        kind = "too_long" if answer.too_long else "failed" if answer.error else "empty" if answer.empty else ""
+        kinds[kind or ("truncated" if answer.truncated else "answered")] += 1
+    wrong = sum(answer.truncated and not answer.error and answer.score < 1 for answer in answers)
+    return Account(asked=len(answers), wrong_truncated=wrong, **kinds)
 
 
 def _cell(length: int, depth: float | None, scores: Sequence[float]) -> ScoreCell:

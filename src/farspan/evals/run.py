@@ -6,18 +6,19 @@ The same families and scores run under `inspect eval`; this is the fast path for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice, takewhile
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from farspan.engine import Engine, Request
+from farspan.engine import Engine, Request, Result
 from farspan.errors import FarspanError
+from farspan.evals.asking import Cell, Heard, answer_id, answer_of, cells_of, in_blocks, samples_of, without_reasoning
 from farspan.evals.core import Probe, resolve
-from farspan.evals.evaluation import Answer, Evaluation, LossBin, TaskResult, loss_bins
+from farspan.evals.evaluation import Answer, Evaluation, LossBin, loss_bins, result_of
 from farspan.evals.generate.count import TokenCounter
-from farspan.evals.generate.length import LengthTargetError
+from farspan.evals.journal import Journal
 from farspan.evals.prompt import PrefixMode, render_prompt, stop_strings
 from farspan.evals.schema import LongSample
 from farspan.evals.tasks.family import Family, Knobs, family_class
@@ -25,6 +26,7 @@ from farspan.training.data.text import TextFiles
 
 DEFAULT_THRESHOLD = 0.75
 ANSWER_TOKENS = 32
+JOURNAL_BLOCK = 16
 
 
 def evaluate(
@@ -37,9 +39,13 @@ def evaluate(
     seed: int = 0,
     threshold: float = DEFAULT_THRESHOLD,
     prefix_mode: PrefixMode = "continue",
+    thinking_tokens: int = 0,
+    knobs: Mapping[str, object] = {},
+    limit: int | None = None,
     texts: int = 16,
     recipe: str = "",
     engine: Engine | None = None,
+    journal: Journal | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate a model as it stands, with whatever levers are on.
@@ -51,20 +57,25 @@ def evaluate(
     n : questions a task and length, rounded up to whole contexts
     seed : equal seeds give equal samples at every length and for every recipe, so results can be paired
     threshold : score that an effective length must keep
+    thinking_tokens : for models that reason before they answer: tokens a reply may have beside its answer's
+    knobs : of the families named in `tasks`
+    limit : questions in all, taken from all tasks and lengths in turn; None for no limit
     texts : texts for the loss by position
     recipe : what to call the levers that are on, for the record
     engine : one to use instead of a new one; it must not enforce the model's window
+    journal : keeps every answer as soon as it is there, and those of an earlier run are not asked again
     progress : called with questions done and questions in all
 
     Raises
     ------
     FarspanError : unknown tasks, no length, or a length no sample fits in.
     """
-    probes, with_loss = resolve(tasks)
+    probes, with_loss = resolve(tasks, knobs)
+    cells = cells_of(probes, lengths, n, limit)
     lengths = sorted(set(lengths))
-    if not lengths or n < 1:
-        raise FarspanError("an evaluation needs at least one length and one question")
-    total = sum(len(lengths) * _rounded(n, probe) for probe in probes)
+    if thinking_tokens and prefix_mode == "continue":
+        raise FarspanError("a started answer leaves no room for reasoning; use prefix_mode='user_tail' or 'none'")
+    total = sum(cell.n for cell in cells)
     done = 0
 
     def tick(answers: int) -> None:
@@ -82,11 +93,13 @@ def evaluate(
         for probe in probes:
             family = family_class(probe.family)(counter, chat=chat)
             answers: list[Answer] = []
-            for length in lengths:
-                found = run_probe(probe, family, engine, length, n=_rounded(n, probe), seed=seed, mode=prefix_mode)
-                answers += found
-                tick(len(found))
-            results.append(TaskResult(name=probe.name, title=probe.title, threshold=threshold, answers=tuple(answers)))
+            for cell in (cell for cell in cells if cell.probe is probe):
+                for block in in_blocks(range(cell.n), _block(cell, journal)):
+                    answers += _answered(journal, cell, block, seed) or _asked(
+                        journal, cell, family, engine, block, seed, prefix_mode, thinking_tokens
+                    )
+                    tick(len(block))
+            results.append(result_of(probe, threshold, answers))
         loss = text_loss(engine, tokenizer, lengths, texts) if with_loss else ()
     return Evaluation(
         tasks=tuple(results),
@@ -100,6 +113,47 @@ def evaluate(
     )
 
 
+def _block(cell: Cell, journal: Journal | None) -> int:
+    """Questions that go to the engine together: all, or what a run that keeps a journal can bear to lose."""
+    shared = cell.probe.questions_per_context
+    return cell.n if journal is None else max(shared, JOURNAL_BLOCK // shared * shared)
+
+
+def _answered(journal: Journal | None, cell: Cell, block: Sequence[int], seed: int) -> list[Answer]:
+    """The answers of a block if the journal has all of them."""
+    if journal is None:
+        return []
+    kept = [journal.answer(cell.probe.name, cell.length, answer_id(cell.probe, seed, index)) for index in block]
+    return [answer for answer in kept if answer is not None] if all(kept) else []
+
+
+def _asked(
+    journal: Journal | None,
+    cell: Cell,
+    family: Family[Knobs],
+    engine: Engine,
+    block: Sequence[int],
+    seed: int,
+    mode: PrefixMode,
+    thinking_tokens: int,
+) -> list[Answer]:
+    """Ask a block and note its answers."""
+    found = run_probe(
+        cell.probe,
+        family,
+        engine,
+        cell.length,
+        n=len(block),
+        seed=seed,
+        mode=mode,
+        first=block[0],
+        thinking_tokens=thinking_tokens,
+    )
+    for answer in found if journal is not None else ():
+        journal.add(cell.probe.name, answer)
+    return found
+
+
 def run_probe(
     probe: Probe,
     family: Family[Knobs],
@@ -110,6 +164,7 @@ def run_probe(
     seed: int,
     mode: PrefixMode = "continue",
     first: int = 0,
+    thinking_tokens: int = 0,
 ) -> list[Answer]:
     """Ask `n` questions of a probe at one length, from question number `first` on.
 
@@ -117,51 +172,54 @@ def run_probe(
     ------
     LengthTargetError : no sample fits into the length.
     """
-    samples, shared = _samples(probe, family, length, range(first, first + n), seed)
+    indices = range(first, first + n)
+    samples, shared = samples_of(probe, family, length, indices, seed)
     companions = [family.companions(sample) for sample in samples]
     asked = [*samples, *chain.from_iterable(companions)]
-    requests = requests_of(asked, engine.tokenizer, mode)
-    results = engine.generate_batch(requests)
-    rest = (result.text for result in results[n:])
-    others = [list(islice(rest, len(mine))) for mine in companions]
+    results = engine.generate_batch(requests_of(asked, engine.tokenizer, mode, thinking_tokens=thinking_tokens))
+    heard = [_heard(result, thinking_tokens) for result in results]
+    rest = iter(heard[n:])
     return [
-        Answer(
-            id=f"{probe.name}/{seed}/{first + index}",
-            length=length,
-            depth=sample.depth,
-            cluster=f"{length}/{(first + index) // shared}",
-            score=family.joint_scores(sample, result.text, heard)["score"],
-            output=result.text,
-            expected=tuple(sample.answers),
-            question=sample.question + sample.answer_prefix,
-            preview=sample.text[:200],
-            input_tokens=len(request.ids),
-            output_tokens=result.usage.output_tokens,
-            truncated=result.stop_reason == "max_tokens",
+        answer_of(
+            probe,
+            family,
+            sample,
+            render_prompt(sample, mode),
+            reply,
+            list(islice(rest, len(mine))),
+            index=index,
+            seed=seed,
+            shared=shared,
         )
-        for index, (sample, request, result, heard) in enumerate(zip(samples, requests, results, others, strict=False))
+        for index, sample, reply, mine in zip(indices, samples, heard, companions, strict=False)
     ]
 
 
-def _samples(
-    probe: Probe, family: Family[Knobs], length: int, indices: range, seed: int
-) -> tuple[list[LongSample], int]:
-    """Samples, and how many questions share a context: fewer than the probe wishes where a context is too short."""
-    shared = probe.questions_per_context
-    while True:
-        knobs = {**probe.knobs, "questions_per_context": shared}
-        try:
-            return [family.sample(probe.task, length, index, seed, **knobs) for index in indices], shared
-        except LengthTargetError:
-            if shared == 1:
-                raise
-            shared //= 2
+def _heard(result: Result, thinking_tokens: int) -> Heard:
+    if result.stop_reason == "model_length" and not result.ids:
+        return Heard(error="the prompt is longer than the model's window", too_long=True)
+    truncated = result.stop_reason != "stop"
+    text, reasoning = without_reasoning(result.text, truncated) if thinking_tokens else (result.text, "")
+    return Heard(
+        text=text,
+        truncated=truncated,
+        input_tokens=result.usage.input_tokens,
+        output_tokens=result.usage.output_tokens,
+        reasoning_tokens=round(result.usage.output_tokens * len(reasoning) / max(len(result.text), 1)),
+    )
 
 
 def requests_of(
-    samples: Sequence[LongSample], tokenizer: PreTrainedTokenizerBase, mode: PrefixMode = "continue"
+    samples: Sequence[LongSample],
+    tokenizer: PreTrainedTokenizerBase,
+    mode: PrefixMode = "continue",
+    *,
+    thinking_tokens: int = 0,
 ) -> list[Request]:
-    """Engine requests of samples; those on one context share what their token ids have in common."""
+    """Engine requests of samples; those on one context share what their token ids have in common.
+
+    thinking_tokens : beside those an answer may have; a model that reasons must be free to, so nothing stops it
+    """
     ids = [_prompt_ids(sample, tokenizer, mode) for sample in samples]
     groups: dict[str, list[int]] = {}
     for index, sample in enumerate(samples):
@@ -176,8 +234,8 @@ def requests_of(
     return [
         Request(
             ids=row,
-            max_new_tokens=sample.max_new_tokens or ANSWER_TOKENS,
-            stop=stop_strings(sample, mode),
+            max_new_tokens=(sample.max_new_tokens or ANSWER_TOKENS) + thinking_tokens,
+            stop=() if thinking_tokens else stop_strings(sample, mode),
             prefix_length=prefix,
         )
         for row, sample, prefix in zip(ids, samples, shared, strict=True)
@@ -218,11 +276,6 @@ def position_edges(longest: int) -> list[int]:
         edges += [step, step + step // 2]
         step *= 2
     return sorted({edge for edge in edges if edge < longest} | {longest})
-
-
-def _rounded(n: int, probe: Probe) -> int:
-    wanted = max(1, round(n * probe.share))
-    return -(-wanted // probe.questions_per_context) * probe.questions_per_context
 
 
 __all__ = ["DEFAULT_THRESHOLD", "evaluate", "position_edges", "requests_of", "run_probe", "text_loss"]

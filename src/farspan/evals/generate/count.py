@@ -111,6 +111,11 @@ class TokenCounter:
         else:
             raise TokenizerError(f"{type(loaded).__name__} is no tokenizer; give a folder, a tokenizer or a function")
 
+    @property
+    def guesses(self) -> bool:
+        """Whether a function stands in for a model's tokenizer."""
+        return self._function is not None
+
     # -- counting ------------------------------------------------------------------------------------------------
 
     def count(self, text: str) -> int:

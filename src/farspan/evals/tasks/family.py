@@ -91,6 +91,7 @@ class Family(GeneratorBase, Generic[K]):
     samples : how many a task and length get where nobody says
     stop : strings that end a continued answer
     instruction : form of the answer, told to chat models that are given no start of it
+    skills : what a task takes, a few words; the family's name where nothing is said
     """
 
     knobs_model: ClassVar[type[Knobs]] = Knobs
@@ -98,6 +99,7 @@ class Family(GeneratorBase, Generic[K]):
     samples: ClassVar[int] = 50
     stop: ClassVar[tuple[str, ...]] = ("\n",)
     instruction: ClassVar[str] = "Answer with the value alone."
+    skills: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -153,6 +155,11 @@ class Family(GeneratorBase, Generic[K]):
     def default_tasks(cls, data: str = "") -> Sequence[str]:
         """The tasks that are run where none is named; `data` as for `read_published`."""
         return cls.tasks[:1]
+
+    @classmethod
+    def skill(cls, task: str) -> str:
+        """What a task takes, a few words."""
+        return cls.skills.get(task, cls.name.replace("_", " "))
 
     @classmethod
     def suite(cls, data: str = "") -> Sequence[str]:

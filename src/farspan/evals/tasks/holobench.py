@@ -47,6 +47,7 @@ class HoloBench(Family[HoloKnobs]):
     lengths = (4096, 8192, 16384, 32768, 65536)
     samples = 20
     knobs_model = HoloKnobs
+    skills: ClassVar[Mapping[str, str]] = dict.fromkeys(QUERIES, "aggregation")
 
     def make(self, task: str, length: int | LengthTarget, context: int, seed: int, knobs: HoloKnobs) -> Made:
         """One context of rows with questions of one kind.

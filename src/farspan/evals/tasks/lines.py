@@ -79,6 +79,7 @@ class Lines(Family[LinesKnobs]):
         "decoy": {"decoys": 2},
     }
     instruction = "Answer with the number alone."
+    skills: ClassVar[dict[str, str]] = dict.fromkeys(tasks, "retrieval")
 
     def make(self, task: str, length: int | LengthTarget, context: int, seed: int, knobs: LinesKnobs) -> Made:
         """One record of lines and its questions.

@@ -42,6 +42,7 @@ from farspan.evals.tasks.longbiobench_tasks import (
 )
 
 OFFICIAL_TOKENS, REASONING_FACTOR = 50, 5
+SKILLS = {"understanding": "retrieval", "reasoning": "reasoning", "trustworthy": "trust", "extra": "trust"}
 
 
 class LongBioBench(Family[LongBioKnobs]):
@@ -53,6 +54,7 @@ class LongBioBench(Family[LongBioKnobs]):
     samples = 100
     knobs_model = LongBioKnobs
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {name: task.preset for name, task in TASKS.items()}
+    skills: ClassVar[Mapping[str, str]] = {name: SKILLS[task.category] for name, task in TASKS.items()}
 
     def make(self, task: str, length: int | LengthTarget, context: int, seed: int, knobs: LongBioKnobs) -> Made:
         """One context of biographies with its questions.

@@ -93,6 +93,10 @@ class NeedleThreading(Family[NeedleThreadingKnobs]):
     tasks = ("single", "multi", "conditional", "thread", "multi_thread", "branched", "thread_safe")
     lengths = (1229, 2560, 5120, 10240, 20480, 32768, 65536, 131072)
     samples = 55
+    skills: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(tasks, "tracing"),
+        **dict.fromkeys(LOOKUPS, "retrieval"),
+    }
     knobs_model = NeedleThreadingKnobs
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {
         "multi_thread": {"n_threads": 5},

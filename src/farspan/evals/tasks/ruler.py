@@ -55,6 +55,9 @@ class Ruler(Family[RulerKnobs]):
     knobs_model = RulerKnobs
     presets: ClassVar[Mapping[str, Mapping[str, object]]] = {name: task.preset for name, task in TASKS.items()}
     instruction = "Answer with the value alone."
+    skills: ClassVar[Mapping[str, str]] = {
+        name: "question answering" if task.category == "qa" else task.category for name, task in TASKS.items()
+    }
 
     def make(self, task: str, length: int | LengthTarget, context: int, seed: int, knobs: RulerKnobs) -> Made:
         """One context of a task with its questions; what its kind raises."""
