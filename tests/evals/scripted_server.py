@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server in this process that answers by a script: right, late, cut off, garbled, or not at all."""
+"""An OpenAI-compatible server in this process that answers by a script: right, late, cut off, garbled or never."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def test_a_good_server_scores_full(api: str, continues: bool) -> None:
         body = server.requests[0]
     assert body["temperature"] == 0
     if api == "completions":
-        assert str(body["prompt"]).endswith("<") and body["stop"] == ["\n"]
+        assert str(body["prompt"]).endswith("<")
+        assert body["stop"] == ["\n"]
     else:
         roles = [message["role"] for message in body["messages"]]  # type: ignore[attr-defined]
         assert roles == (["user", "assistant"] if continues else ["user"])

@@ -114,7 +114,7 @@ class Endpoint:
         EndpointError : the address, the key or the model's name is wrong, so that no question can be asked.
         """
         path, body = self._request(prompt, max_tokens, stop)
-        said = ""
+        said, wanted = "", 0.0
         for attempt in range(self.settings.attempts):
             if attempt:
                 await self._sleep(min(max(self.settings.pause * 2 ** (attempt - 1), wanted), LONGEST_PAUSE))
