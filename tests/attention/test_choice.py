@@ -12,7 +12,7 @@ from farspan.attention.executors import choice
 from farspan.attention.executors.choice import Chooser, Costs, break_even, machine_costs, random_plan
 from tests.attention.plans import full_plan, random_inputs
 
-FAST_FLEX = Costs((1.0,) * 4, (1.0,) * 4, dense_cell=2e-9, gather_cell=3e-9, flex_cell=2e-9, compile_seconds=5.0)
+FAST_FLEX = Costs((1.0,) * 4, (1.0,) * 4, dense_cell=2e-9, sparse_cell=3e-9, flex_cell=2e-9, compile_seconds=5.0)
 
 
 def chosen(chooser: Chooser, *, grad: bool = False, lse: bool = False, dtype: torch.dtype = torch.float32) -> str:
@@ -25,7 +25,7 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
     """FAST_FLEX is what this machine is said to measure; the list holds the dtypes asked for."""
     asked: list[torch.dtype] = []
 
-    def known(dtype: torch.dtype) -> Costs:
+    def known(dtype: torch.dtype, *_: object) -> Costs:
         asked.append(dtype)
         return FAST_FLEX
 
@@ -52,7 +52,7 @@ def test_an_unmeasured_flex_is_measured_and_may_lose(monkeypatch: pytest.MonkeyP
     unknown = Costs((1.0,) * 4, (1.0,) * 4, 2e-9, 3e-9, None, 1.0)
     slow = Costs((1.0,) * 4, (1.0,) * 4, 2e-9, 3e-9, 4e-9, 1.0)
     measured: list[torch.dtype] = []
-    monkeypatch.setattr(choice, "machine_costs", lambda dtype: slow if measured else unknown)
+    monkeypatch.setattr(choice, "machine_costs", lambda *_: slow if measured else unknown)
     monkeypatch.setattr(choice, "measure_flex", lambda dtype: measured.append(dtype) or slow)
     chooser = Chooser(cells={"torch.float32": 1e11})
     assert [chosen(chooser), chosen(chooser)] == ["gather", "gather"]
@@ -74,17 +74,17 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("short")
 def test_measurements_are_kept(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = machine_costs(torch.float32)
-    assert first.dense_cell > 0 < first.gather_cell
-    assert len(first.dense_seconds) == len(first.gather_seconds) == 2
+    assert first.dense_cell > 0 < first.sparse_cell
+    assert len(first.dense_seconds) == len(first.sparse_seconds) == 2
     assert 0.25 <= first.worthwhile_density <= 0.95
     assert len(list(own_cache.glob("attention-*.json"))) == 1
     choice._known.clear()
-    monkeypatch.setattr(choice, "measure", lambda dtype: pytest.fail("measured twice"))
+    monkeypatch.setattr(choice, "measure", lambda *_: pytest.fail("measured twice"))
     assert machine_costs(torch.float32) == first
     for file in own_cache.iterdir():
         file.write_text("not json")
     choice._known.clear()
-    monkeypatch.setattr(choice, "measure", lambda dtype: FAST_FLEX)
+    monkeypatch.setattr(choice, "measure", lambda *_: FAST_FLEX)
     assert machine_costs(torch.float32) is FAST_FLEX
 
 
@@ -97,9 +97,9 @@ def test_a_cache_folder_that_cannot_be_written_is_no_error(tmp_path: Path, monke
 
 def test_the_break_even_length_of_a_method_counts_its_selection(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = Costs((1.0, 2.0, 4.0, 8.0), (0.9, 1.5, 2.0, 4.0), 2e-9, 3e-9, None, 1.0)
-    monkeypatch.setattr(choice, "machine_costs", lambda dtype: measured)
+    monkeypatch.setattr(choice, "machine_costs", lambda *_: measured)
     seconds = {"value": 0.0}
-    monkeypatch.setattr(choice, "compare", lambda first, second: (seconds["value"], 0.0))
+    monkeypatch.setattr(choice, "compare", lambda first, second, **_: (seconds["value"], 0.0))
     lengths: list[int] = []
 
     def select(query: Tensor, key: Tensor) -> bool:

@@ -256,5 +256,9 @@ def test_auto_takes_another_executor_where_flex_does_not_compile(monkeypatch: py
     output, _, backend = execute(query, key, value, plan, None, "auto", False, chooser)
     assert backend == "gather"
     torch.testing.assert_close(output, dense_attention(query, key, value), atol=1e-5, rtol=1e-5)
+    assert chooser.take_failures() == {"no compiler": 1}
+    # what failed once is not tried again
+    assert execute(query, key, value, plan, None, "auto", False, chooser)[2] == "gather"
+    assert not chooser.take_failures()
     with pytest.raises(FlexFailed):
         block_sparse_attention(query, key, value, plan, backend="flex")

@@ -21,6 +21,7 @@ from farspan.attention import (
     Selection,
     SinkWindow,
     attention_report,
+    interface,
 )
 from farspan.attention.executors import choice
 from farspan.attention.executors.choice import Costs
@@ -215,6 +216,27 @@ def test_dropout_falls_back(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 3])
+def test_new_tokens_read_grouped_heads_packed(
+    model: PreTrainedModel, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, mask = padded(70)
+    ids, mask = ids[:rows], mask[:rows]
+    settings = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None}
+    expected = model.generate(ids, attention_mask=mask, **settings)
+    stock = interface.sdpa_attention_forward
+
+    def without_single_queries(module: torch.nn.Module, query: Tensor, *rest: object, **kwargs: object) -> object:
+        assert query.shape[2] > 1
+        return stock(module, query, *rest, **kwargs)
+
+    monkeypatch.setattr(interface, "sdpa_attention_forward", without_single_queries)
+    with KeepAll(min_length=0)(model):
+        assert torch.equal(model.generate(ids, attention_mask=mask, **settings), expected)
+        assert attention_report(model)[0].decode == 3 * rows
+
+
+@torch.no_grad()
 def test_layers_may_stay_dense(model: PreTrainedModel) -> None:
     with SinkWindow(sinks=16, window=16, block_size=16, min_length=0, dense_layers=(0,), strict=True)(model):
         model(tokens(1, 100))
@@ -242,9 +264,9 @@ def test_the_break_even_length(model: PreTrainedModel, monkeypatch: pytest.Monke
 def test_automatic_settings_leave_dense_what_would_not_pay(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    costs = Costs((1.0,) * 4, (0.5,) * 4, dense_cell=2e-9, gather_cell=4e-9, flex_cell=None, compile_seconds=9.0)
-    monkeypatch.setattr(choice, "machine_costs", lambda dtype: costs)
-    monkeypatch.setattr("farspan.attention.state.machine_costs", lambda dtype: costs)
+    costs = Costs((1.0,) * 4, (0.5,) * 4, dense_cell=2e-9, sparse_cell=4e-9, flex_cell=None, compile_seconds=9.0)
+    monkeypatch.setattr(choice, "machine_costs", lambda *_: costs)
+    monkeypatch.setattr("farspan.attention.state.machine_costs", lambda *_: costs)
     with KeepAll()(model):
         cache = model(tokens(1, 600)).past_key_values
         assert reasons(model) == {"too little to skip": 1}

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from farspan.attention.executors import BackendRefused, execute
+from farspan.attention.executors import BackendRefused, ExecutorFailed, execute
 from farspan.attention.executors.dense import explicit_attention
+from farspan.attention.grouped import grouped_attention
 from farspan.attention.masks import PaddingMask, attention_mask
 from farspan.attention.selection import AttentionContext, Selection, stored
 from farspan.attention.state import ATTRIBUTE, OBSERVER, LayerState, LayerStats, SharedState
@@ -287,11 +288,12 @@ def _execute(
     arguments = (query, key, value, selection.plan, scaling)
     try:
         output, lse, backend = execute(*arguments, shared.lever.backend, need_lse, shared.chooser)
-    except BackendRefused as refusal:
+    except (BackendRefused, ExecutorFailed) as refusal:
         if shared.lever.strict:
             raise
         state.stats.refusals[str(refusal)] += 1
         output, lse, backend = execute(*arguments, "auto", need_lse, shared.chooser)
+    state.stats.refusals.update(shared.chooser.take_failures())
     return _with_sinks(output, lse, sinks), backend
 
 
@@ -322,6 +324,10 @@ def _dense(
     softcap, sinks = kwargs.get("softcap"), kwargs.get("s_aux")
     wants_weights = bool(kwargs.get("output_attentions"))
     if softcap is None and sinks is None and not wants_weights:
+        if queries == 1 and _packs(query, key, value, mask, dropout, kwargs):
+            rows = None if mask is None else mask[:, 0].expand(len(query), -1, -1)
+            packed, _ = grouped_attention(query, key, value, scaling=scaling, mask=rows)
+            return packed.transpose(1, 2).contiguous(), None
         return _passed_on(module, query, key, value, mask, dropout, scaling, kwargs)
     if mask is None and queries > 1:
         mask = torch.arange(keys, device=query.device) <= torch.arange(queries, device=query.device)[:, None]
@@ -337,6 +343,19 @@ def _dense(
         return_weights=wants_weights,
     )
     return output.transpose(1, 2).contiguous(), weights
+
+
+def _packs(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, kwargs: dict[str, object]
+) -> bool:
+    """Whether one new token can be read with the heads of each group packed as rows, which fetches keys once."""
+    if query.device.type != "cpu" or query.shape[1] == key.shape[1] or dropout > 0.0:
+        return False
+    if kwargs.get("position_bias") is not None or kwargs.get("cache") is not None:
+        return False
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value)):
+        return False
+    return mask is None or (mask.dtype == torch.bool and mask.ndim == 4 and mask.shape[1] == 1)
 
 
 def _passed_on(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from farspan.attention.executors.choice import LENGTHS, Chooser, break_even, machine_costs
+from farspan.attention.executors.choice import Chooser, break_even, lengths, machine_costs
 from farspan.attention.masks import PaddingMask
 from farspan.attention.selection import AttentionContext, Selection, stored
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 ATTRIBUTE = "_farspan_attention"
 # under this name an attention module may carry a callable that is told the queries of every call
 OBSERVER = "_farspan_observer"
-# on a GPU nothing is measured: sparse prefill starts to pay near these, a careful choice
-GPU_BREAK_EVEN = 8192
-GPU_WORTHWHILE = 0.8
 
 
 @dataclass
@@ -78,7 +75,7 @@ class SharedState:
     lever: AttentionLever
     chooser: Chooser = field(default_factory=Chooser)
     _padding: PaddingMask = field(default_factory=lambda: PaddingMask(None))
-    _min_length: dict[torch.dtype, int] = field(default_factory=dict)
+    _min_length: dict[tuple[torch.dtype, torch.device], int] = field(default_factory=dict)
 
     def padding(self, mask: Tensor | None) -> PaddingMask:
         """The mask of this forward, read once: every layer hands over the same tensor."""
@@ -90,20 +87,19 @@ class SharedState:
         """Whether a method does not pay at this number of keys; measured on this machine unless the lever says."""
         if self.lever.min_length is not None:
             return keys < self.lever.min_length
-        if query.device.type != "cpu":
-            return keys < GPU_BREAK_EVEN
         # shorter than every measured length: no need to measure
-        return keys < LENGTHS[0] or keys < self._measured(query.dtype)
+        return keys < lengths(query.device)[0] or keys < self._measured(query.dtype, query.device)
 
-    def _measured(self, dtype: torch.dtype) -> int:
-        if dtype not in self._min_length:
+    def _measured(self, dtype: torch.dtype, device: torch.device) -> int:
+        if (dtype, device) not in self._min_length:
             settings = self.lever.model_dump_json(exclude={"backend", "min_length", "stage", "dense_layers", "strict"})
-            self._min_length[dtype] = break_even(f"{self.lever.name} {settings}", self._probe, dtype)
-        return self._min_length[dtype]
+            found = break_even(f"{self.lever.name} {settings}", self._probe, dtype, device)
+            self._min_length[dtype, device] = found
+        return self._min_length[dtype, device]
 
     def worthwhile_density(self, device: torch.device, dtype: torch.dtype) -> float:
         """Density above which dense attention is faster."""
-        return GPU_WORTHWHILE if device.type != "cpu" else machine_costs(dtype).worthwhile_density
+        return machine_costs(dtype, device).worthwhile_density
 
     def _probe(self, query: Tensor, key: Tensor) -> bool:
         context = AttentionContext(0, query.shape[-1] ** -0.5, 0, "prefill", nn.Module(), PretrainedConfig())

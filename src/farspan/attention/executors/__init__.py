@@ -13,14 +13,16 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from farspan.attention.executors import dense, flex, gather, masked, reference
-from farspan.attention.executors.choice import Chooser, cache_folder, machine_costs
+from farspan.attention.executors import dense, flex, gather, kernel, masked, reference
+from farspan.attention.executors.choice import Chooser, machine_costs
+from farspan.attention.executors.failure import ExecutorFailed
+from farspan.attention.executors.files import cache_folder
 from farspan.attention.plan import BlockPlan, PlanError
 from farspan.errors import FarspanError
 
 Attend = Callable[[Tensor, Tensor, Tensor, BlockPlan, float, bool], tuple[Tensor, Tensor | None]]
 Refusal = Callable[[Tensor, Tensor, BlockPlan, bool, bool], str | None]
-Backend = Literal["auto", "dense", "reference", "masked", "gather", "flex"]
+Backend = Literal["auto", "dense", "reference", "masked", "gather", "flex", "triton"]
 
 
 class BackendRefused(FarspanError):
@@ -53,6 +55,7 @@ EXECUTORS: dict[str, Executor] = {
     "masked": Executor(masked.attend, _takes_all),
     "gather": Executor(gather.attend, _without_gradients),
     "flex": Executor(flex.attend, flex.refusal),
+    "triton": Executor(kernel.attend, kernel.refusal),
 }
 
 
@@ -109,7 +112,7 @@ def block_sparse_attention(
     ------
     PlanError : plan and tensors do not belong together.
     BackendRefused : the chosen executor cannot take this call.
-    FlexFailed : `flex` was asked for and does not compile here.
+    ExecutorFailed : `flex` or `triton` was asked for and does not compile here.
     """
     output, lse, _ = execute(query, key, value, plan, scaling, backend, return_lse, Chooser())
     if return_lse:
@@ -142,9 +145,10 @@ def execute(
         raise BackendRefused(f"backend '{chosen}' cannot take this call: {refused}")
     try:
         output, lse = EXECUTORS[chosen].attend(query, key, value, plan, scale, need_lse)
-    except flex.FlexFailed:
+    except ExecutorFailed as error:
         if backend != "auto":
             raise
+        chooser.failed(chosen, error)
         chosen = "masked" if need_grad else "gather"
         output, lse = EXECUTORS[chosen].attend(query, key, value, plan, scale, need_lse)
     return output, lse, chosen
@@ -181,6 +185,7 @@ __all__ = [
     "Backend",
     "BackendRefused",
     "Executor",
+    "ExecutorFailed",
     "block_sparse_attention",
     "cache_folder",
     "check_shapes",

@@ -1,21 +1,20 @@
 """Which executor to take on this machine: one measurement, kept on disk, and a rule that reads it.
 
 What is fastest depends on the matrix library, the compiler and the processor, so it is measured: seconds per cell of
-dense attention, of `gather` and, once it has been worth compiling, of `flex`. The result lies in the cache folder
-under a name made of the processor, torch and the number of threads. Nothing here changes what attention computes.
+dense attention, of the executor that needs no compiling first (`gather` on a CPU, `triton` on a GPU) and, once it has
+been worth compiling, of `flex`. The result lies in the cache folder under a name made of the processor or GPU, torch
+and the number of threads. Nothing here changes what attention computes.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import platform
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -23,49 +22,57 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from farspan.attention.executors import flex, gather
+from farspan.attention.executors import flex, gather, kernel
+from farspan.attention.executors.failure import ExecutorFailed
+from farspan.attention.executors.files import cache_folder, read_json, write_json
 from farspan.attention.plan import BlockPlan
 
 LENGTHS = (512, 1024, 2048, 4096)
+GPU_LENGTHS = (2048, 4096, 8192, 16384)
+# query heads, KV heads and head dimension of the probe: a small model on a CPU, a usual one on a GPU
+PROBE, GPU_PROBE = (4, 4, 64), (32, 8, 128)
 DENSITY = 0.25
+CPU = torch.device("cpu")
 # before flex has been measured: a guess that makes it worth one try where much attention is computed
 FLEX_GUESS = 0.85
 COMPILE_GUESS = 15.0
 CELLS_WORTH_MEASURING = 1e9  # some seconds of attention; less is not worth a second of measuring
 
 
-def cache_folder() -> Path:
-    """The folder of things worth keeping between processes: FARSPAN_CACHE, or ~/.cache/farspan."""
-    return Path(os.environ.get("FARSPAN_CACHE") or Path.home() / ".cache" / "farspan")
+def lengths(device: torch.device) -> tuple[int, ...]:
+    """The lengths measured on a kind of device, in tokens."""
+    return LENGTHS if device.type == "cpu" else GPU_LENGTHS
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Measured costs of attention on this machine, for one dtype.
+    """Measured costs of attention on this machine, for one dtype and kind of device.
 
-    dense_seconds, gather_seconds : seconds at each of `LENGTHS`, `gather` with `DENSITY` of the cells
-    dense_cell, gather_cell, flex_cell : seconds per computed cell and head at the longest; flex_cell is None until
+    dense_seconds, sparse_seconds : seconds at each of `lengths`, the latter for `DENSITY` of the cells by `executor`
+    dense_cell, sparse_cell, flex_cell : seconds per computed cell and head at the longest; flex_cell is None until
         measured and infinite where it does not compile
     compile_seconds : what compiling flex took, or a guess
+    executor : the executor that was measured beside dense attention
     """
 
     dense_seconds: tuple[float, ...]
-    gather_seconds: tuple[float, ...]
+    sparse_seconds: tuple[float, ...]
     dense_cell: float
-    gather_cell: float
+    sparse_cell: float
     flex_cell: float | None
     compile_seconds: float
+    executor: str = "gather"
 
     @property
     def worthwhile_density(self) -> float:
         """Share of the cells above which computing all of them is faster."""
-        best = min(self.gather_cell, self.flex_cell or self.gather_cell)
+        best = min(self.sparse_cell, self.flex_cell or self.sparse_cell)
         return min(max(self.dense_cell / best, 0.25), 0.95)
 
     @property
     def expected_flex_cell(self) -> float:
         """Seconds per cell of flex, a guess while unmeasured."""
-        return FLEX_GUESS * self.gather_cell if self.flex_cell is None else self.flex_cell
+        return FLEX_GUESS * self.sparse_cell if self.flex_cell is None else self.flex_cell
 
 
 @dataclass
@@ -76,19 +83,34 @@ class Chooser:
     possible time is ever spent.
 
     cells : computed cells by dtype; ready : dtypes for which flex has proved worth compiling
+    broken : executors that failed, which are not tried again; failures : why, until taken
     """
 
     cells: dict[str, float] = field(default_factory=dict)
     ready: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
+    failures: Counter[str] = field(default_factory=Counter)
+
+    def failed(self, executor: str, error: ExecutorFailed) -> None:
+        """Note that an executor cannot be built or run here."""
+        self.broken.add(executor)
+        self.failures[str(error)] += 1
+
+    def take_failures(self) -> Counter[str]:
+        """The failures since this was last asked, by reason."""
+        taken, self.failures = self.failures, Counter()
+        return taken
 
     def choose(self, query: Tensor, key: Tensor, plan: BlockPlan, *, need_lse: bool, need_grad: bool) -> str:
         """Name of the executor for this call."""
         refused = flex.refusal(query, key, plan, need_lse, need_grad)
         if query.device.type != "cpu":
-            return "flex" if refused is None else "masked" if need_grad else "gather"
+            return device_executor(
+                query, key, plan, need_lse=need_lse, need_grad=need_grad, broken=frozenset(self.broken)
+            )
         if need_grad:
             return "masked"
-        if refused is not None:
+        if refused is not None or "flex" in self.broken:
             return "gather"
         name = str(query.dtype)
         if name in self.ready:
@@ -98,67 +120,104 @@ class Chooser:
         if self.cells[name] < CELLS_WORTH_MEASURING:
             return "gather"
         costs = machine_costs(query.dtype)
-        if (costs.gather_cell - costs.expected_flex_cell) * self.cells[name] < costs.compile_seconds:
+        if (costs.sparse_cell - costs.expected_flex_cell) * self.cells[name] < costs.compile_seconds:
             return "gather"
         if costs.flex_cell is None:
             costs = measure_flex(query.dtype)
-        if costs.expected_flex_cell >= costs.gather_cell:
+        if costs.expected_flex_cell >= costs.sparse_cell:
             return "gather"
         self.ready.add(name)
         return "flex"
 
 
-def machine_costs(dtype: torch.dtype) -> Costs:
-    """The costs on this CPU: from memory, from the cache folder, or measured now (about a second)."""
-    name = _file_name(dtype)
+def device_executor(
+    query: Tensor,
+    key: Tensor,
+    plan: BlockPlan,
+    *,
+    need_lse: bool,
+    need_grad: bool,
+    broken: frozenset[str] = frozenset(),
+) -> str:
+    """The executor for a GPU: Farspan's kernels, else compiled flex, else what runs anywhere."""
+    for name, refusal in (("triton", kernel.refusal), ("flex", flex.refusal)):
+        if name not in broken and refusal(query, key, plan, need_lse, need_grad) is None:
+            return name
+    return "masked" if need_grad else "gather"
+
+
+def machine_costs(dtype: torch.dtype, device: torch.device = CPU) -> Costs:
+    """The costs on this machine: from memory, from the cache folder, or measured now (about a second)."""
+    name = _file_name(dtype, device)
     if name not in _known:
-        costs = _read(name)
+        costs = _read(name, len(lengths(device)))
         if costs is None:
-            costs = measure(dtype)
-            _write(name, costs)
+            costs = measure(dtype, device)
+            write_json(name, asdict(costs))
         _known[name] = costs
     return _known[name]
 
 
-def measure(dtype: torch.dtype) -> Costs:
-    """Time dense attention and `gather` over growing lengths, both sides in turn."""
-    dense, sparse, dense_cell, gather_cell = [], [], 0.0, 0.0
-    for length in LENGTHS:
-        query, key, value, plan = probe_problem(length, dtype)
+def measure(dtype: torch.dtype, device: torch.device = CPU) -> Costs:
+    """Time dense attention and the device's sparse executor over growing lengths, both sides in turn."""
+    attends = {"gather": gather.attend, "triton": kernel.attend, "flex": flex.attend}
+    dense, sparse, dense_cell, sparse_cell, executor = [], [], 0.0, 0.0, "gather"
+    if device.type != "cpu":
+        executor = _working_executor(attends, *probe_problem(lengths(device)[0], dtype, device=device))
+    for length in lengths(device):
+        query, key, value, plan = probe_problem(length, dtype, device=device)
+        grouped = query.shape[1] != key.shape[1]
         both = compare(
-            partial(F.scaled_dot_product_attention, query, key, value, is_causal=True),
-            partial(gather.attend, query, key, value, plan, query.shape[-1] ** -0.5, False),
+            partial(F.scaled_dot_product_attention, query, key, value, is_causal=True, enable_gqa=grouped),
+            partial(attends[executor], query, key, value, plan, query.shape[-1] ** -0.5, False),
+            device=device,
         )
         dense.append(both[0])
         sparse.append(both[1])
         heads = query.shape[1] // plan.selections
         dense_cell = both[0] / (heads * float(plan.causal_cells.sum()))
-        gather_cell = both[1] / (heads * float(plan.kept_cells.sum()))
-    return Costs(tuple(dense), tuple(sparse), dense_cell, gather_cell, None, COMPILE_GUESS)
+        sparse_cell = both[1] / (heads * float(plan.kept_cells.sum()))
+    return Costs(tuple(dense), tuple(sparse), dense_cell, sparse_cell, None, COMPILE_GUESS, executor)
 
 
-def break_even(name: str, select: Callable[[Tensor, Tensor], bool], dtype: torch.dtype) -> int:
-    """Length from which a method pays on this CPU, in tokens: measured once, then read from the cache folder.
+def _working_executor(
+    attends: Mapping[str, Callable[..., object]], query: Tensor, key: Tensor, value: Tensor, plan: BlockPlan
+) -> str:
+    broken: frozenset[str] = frozenset()
+    while True:
+        name = device_executor(query, key, plan, need_lse=False, need_grad=False, broken=broken)
+        try:
+            attends[name](query, key, value, plan, query.shape[-1] ** -0.5, False)
+        except ExecutorFailed:
+            broken |= {name}
+        else:
+            return name
+
+
+def break_even(
+    name: str, select: Callable[[Tensor, Tensor], bool], dtype: torch.dtype, device: torch.device = CPU
+) -> int:
+    """Length from which a method pays on this machine, in tokens: measured once, then read from the cache folder.
 
     name : what the measurement is kept under: the method and its settings
-    select : runs the method's selection on query and key [1, 4, length, 64]; whether it chose anything
+    select : runs the method's selection on query and key [1, heads, length, head_dim]; whether it chose anything
     """
-    file = _file_name(dtype, name)
-    kept = _read_json(file)
+    file = _file_name(dtype, device, name)
+    kept = read_json(file)
     if isinstance(kept, dict) and isinstance(kept.get("min_length"), int):
         return int(kept["min_length"])
-    costs = machine_costs(dtype)
-    found = 2 * LENGTHS[-1]
-    for length, dense, sparse in zip(LENGTHS, costs.dense_seconds, costs.gather_seconds, strict=True):
-        query, key, _, _ = probe_problem(length, dtype)
+    costs = machine_costs(dtype, device)
+    found = 2 * lengths(device)[-1]
+    for length, dense, sparse in zip(lengths(device), costs.dense_seconds, costs.sparse_seconds, strict=True):
+        query, key, _, _ = probe_problem(length, dtype, device=device)
         with torch.no_grad():
             if not select(query, key):
                 continue
-            selecting, _ = compare(partial(select, query, key), lambda: None)
+            selecting, _ = compare(partial(select, query, key), lambda: None, device=device)
         if selecting + sparse < dense:
             found = length
             break
-    _write_json(file, {"min_length": found, "for": name})
+    write_json(file, {"min_length": found, "for": name})
     return found
 
 
@@ -181,25 +240,36 @@ def measure_flex(dtype: torch.dtype) -> Costs:
         )
         cells = query.shape[1] // plan.selections * float(plan.kept_cells.sum())
         costs = replace(
-            costs, flex_cell=compiled / cells, gather_cell=gathered / cells, compile_seconds=max(compiling, 1.0)
+            costs, flex_cell=compiled / cells, sparse_cell=gathered / cells, compile_seconds=max(compiling, 1.0)
         )
-    name = _file_name(dtype)
+    name = _file_name(dtype, CPU)
     _known[name] = costs
-    _write(name, costs)
+    write_json(name, asdict(costs))
     return costs
 
 
 def probe_problem(
-    length: int, dtype: torch.dtype, density: float = DENSITY
+    length: int, dtype: torch.dtype, density: float = DENSITY, *, device: torch.device = CPU
 ) -> tuple[Tensor, Tensor, Tensor, BlockPlan]:
-    """Random attention of 4 heads x 64 with a random plan that keeps `DENSITY` of the causal blocks of 128 keys."""
+    """Random attention with a random plan that keeps `density` of the causal blocks of 128 keys, one for a KV head.
+
+    4 heads x 64 on a CPU, 32 heads over 8 KV heads x 128 on a GPU.
+    """
     generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(1, 4, length, 64, generator=generator).to(dtype) for _ in range(3))
-    return query, key, value, random_plan(length, 4, DENSITY, generator=generator)
+    heads, kv_heads, dim = PROBE if device.type == "cpu" else GPU_PROBE
+    shapes = ((1, heads, length, dim), (1, kv_heads, length, dim), (1, kv_heads, length, dim))
+    query, key, value = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
+    return query, key, value, random_plan(length, kv_heads, density, generator=generator, device=device)
 
 
 def random_plan(
-    length: int, heads: int, density: float, *, block: int = 128, generator: torch.Generator | None = None
+    length: int,
+    heads: int,
+    density: float,
+    *,
+    block: int = 128,
+    generator: torch.Generator | None = None,
+    device: torch.device = CPU,
 ) -> BlockPlan:
     """A plan that keeps the diagonal and, in every row and head, randomly chosen earlier blocks.
 
@@ -211,19 +281,31 @@ def random_plan(
     order = order.masked_fill(~earlier, 2.0).argsort(-1).argsort(-1)
     wanted = ((torch.arange(blocks) + 1) * density).round().long().clamp(min=1) - 1
     keep = (order < wanted[:, None]) & earlier | torch.eye(blocks, dtype=torch.bool)
-    return BlockPlan.from_block_mask(keep, q_len=length, kv_len=length, block_q=block, block_k=block)
+    return BlockPlan.from_block_mask(keep.to(device), q_len=length, kv_len=length, block_q=block, block_k=block)
 
 
-def compare(first: Callable[[], object], second: Callable[[], object], repeats: int = 3) -> tuple[float, float]:
-    """Median seconds of two computations, run in turn after one warm-up each, without gradients."""
+def compare(
+    first: Callable[[], object], second: Callable[[], object], repeats: int = 3, *, device: torch.device = CPU
+) -> tuple[float, float]:
+    """Median seconds of two computations, run in turn after one warm-up each, without gradients.
+
+    device : what has to finish before a time is taken
+    """
+
+    def finish() -> None:
+        if device.type != "cpu":
+            torch.get_device_module(device).synchronize(device)
+
     times: tuple[list[float], list[float]] = ([], [])
     with torch.no_grad():
         first()
         second()
         for _ in range(repeats):
             for run, seconds in zip((first, second), times, strict=True):
+                finish()
                 start = time.perf_counter()
                 run()
+                finish()
                 seconds.append(time.perf_counter() - start)
     return median(times[0]), median(times[1])
 
@@ -232,7 +314,7 @@ def compare(first: Callable[[], object], second: Callable[[], object], repeats: 
 _known: dict[str, Costs] = {}
 
 
-def _file_name(dtype: torch.dtype, *more: str) -> str:
+def _file_name(dtype: torch.dtype, device: torch.device, *more: str) -> str:
     processor = torch.cpu.get_capabilities().get("cpu_name", "") if hasattr(torch.cpu, "get_capabilities") else ""
     machine = [
         platform.machine(),
@@ -242,38 +324,18 @@ def _file_name(dtype: torch.dtype, *more: str) -> str:
         torch.__version__,
         str(torch.get_num_threads()),
         str(dtype),
+        "" if device.type == "cpu" else f"{device.type} {torch.get_device_module(device).get_device_name(device)}",
         *more,
     ]
     return f"attention-{hashlib.sha256('|'.join(machine).encode()).hexdigest()[:16]}.json"
 
 
-def _read(name: str) -> Costs | None:
-    kept = _read_json(name)
+def _read(name: str, measured: int) -> Costs | None:
     try:
-        costs = TypeAdapter(Costs).validate_python(kept)
+        costs = TypeAdapter(Costs).validate_python(read_json(name))
     except ValidationError:
         return None
-    return costs if len(costs.dense_seconds) == len(costs.gather_seconds) == len(LENGTHS) else None
+    return costs if len(costs.dense_seconds) == len(costs.sparse_seconds) == measured else None
 
 
-def _write(name: str, costs: Costs) -> None:
-    _write_json(name, asdict(costs))
-
-
-def _read_json(name: str) -> object:
-    try:
-        return json.loads((cache_folder() / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _write_json(name: str, content: dict[str, object]) -> None:
-    """Keep a measurement; a folder that cannot be written only means measuring again next time."""
-    path = cache_folder() / name
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(content, indent=2), encoding="utf-8")
-        draft.replace(path)
-    except OSError:
-        return
+__all__ = ["Chooser", "Costs", "break_even", "cache_folder", "machine_costs", "measure", "random_plan"]

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+from farspan.attention.executors.failure import ExecutorFailed
 from farspan.attention.plan import BlockPlan
-from farspan.errors import FarspanError
 
 
-class FlexFailed(FarspanError):
+class FlexFailed(ExecutorFailed):
     """`flex_attention` could not be compiled on this machine."""
 
 
