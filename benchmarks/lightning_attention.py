@@ -5,7 +5,7 @@ ratios of medians. Decoding: one token through the state against one query over 
 Transformer, a hybrid and a model of lightning layers alone, of equal size, on the same tokens, half recall and half
 text; accuracy and loss on held-out rows. Results go to `benchmarks/results/lightning_attention.json`.
 
-    python benchmarks/lightning_attention.py --tokens 8m
+    python benchmarks/lightning_attention.py
     python benchmarks/lightning_attention.py --tokens 4k --lengths 256 --rounds 1 --out /dev/stdout
 """
 
@@ -16,6 +16,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -112,21 +113,22 @@ def measure_speed(
 
 
 def measure_training(
-    tokens: int, sizes: Sizes, softmax_every: int, seed: int, text_files: int | None
+    tokens: int, sizes: Sizes, softmax_every: int, seed: int, text_files: int | None, symbols: int | None
 ) -> dict[str, object]:
-    """The three models after `tokens` tokens each."""
+    """The three models after `tokens` tokens each; recall is made of `symbols` tokens, all of them where absent."""
     text, held_out = TextRows("train", text_files), TextRows("held_out", text_files)
-    sizes = Sizes(sizes.hidden, sizes.layers, sizes.heads, text.vocabulary, sizes.length, sizes.rows)
+    sizes = replace(sizes, vocabulary=text.vocabulary)
+    recalled = replace(sizes, vocabulary=symbols or sizes.vocabulary)
     half = max(1, sizes.rows // 2)
 
     def batches(step: int) -> list[tuple[Tensor, Tensor]]:
         return [
-            made_rows(recall_rows, sizes, "recall", seed, step, rows=half),
+            made_rows(recall_rows, recalled, "recall", seed, step, rows=half),
             made_rows(text, sizes, "text", seed, step, rows=half),
         ]
 
     tests = {
-        "recall": [made_rows(recall_rows, sizes, "test", seed, index, rows=half) for index in range(8)],
+        "recall": [made_rows(recall_rows, recalled, "test", seed, index, rows=half) for index in range(8)],
         "text": [made_rows(held_out, sizes, "test", seed, index, rows=half) for index in range(8)],
     }
     kinds = {
@@ -136,7 +138,12 @@ def measure_training(
     }
     steps = max(1, tokens // (2 * half * sizes.length))
     parameters: int | None = None
-    results: dict[str, object] = {"tokens": steps * 2 * half * sizes.length, "softmax_every": softmax_every}
+    results: dict[str, object] = {
+        "tokens": steps * 2 * half * sizes.length,
+        "softmax_every": softmax_every,
+        "sizes": asdict(sizes),
+        "recall_symbols": recalled.vocabulary,
+    }
     for name, mixers in kinds.items():
         model = build(mixers, sizes, parameters, seed)
         parameters = parameters or model.num_parameters()
@@ -165,6 +172,9 @@ def main() -> None:
     parser.add_argument("--context", default="256", help="tokens of a training row")
     parser.add_argument("--rows", type=int, default=16, help="rows of a batch")
     parser.add_argument("--softmax-every", type=int, default=2)
+    parser.add_argument(
+        "--recall-symbols", type=int, help="tokens that recall is made of; the whole vocabulary if absent"
+    )
     parser.add_argument("--text-files", type=int, help="files of text to train on at most; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "lightning_attention.json")
@@ -178,7 +188,9 @@ def main() -> None:
     if options.tokens != "0":
         sizes = Sizes(options.hidden, options.layers, length=parse_length(options.context), rows=options.rows)
         tokens = parse_length(options.tokens)
-        record["training"] = measure_training(tokens, sizes, options.softmax_every, options.seed, options.text_files)
+        record["training"] = measure_training(
+            tokens, sizes, options.softmax_every, options.seed, options.text_files, options.recall_symbols
+        )
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -1,0 +1,221 @@
+"""What `attention.py` compares: settings of every attention lever by length, and queries, keys and values to try on.
+
+On a CPU they are those of the bundled model while it reads text; a GPU gets made ones of any shape, in which each
+query prefers a few heavy keys and its own neighbourhood, as trained models do. Nothing is timed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import PretrainedConfig, PreTrainedModel
+
+from farspan.attention import AttentionContext, AttentionLever, BlockPlan
+from farspan.attention.executors import EXECUTORS, execute
+from farspan.attention.executors.choice import Chooser
+from farspan.attention.selection import Attended, stored
+from farspan.recipe import Lever, build_lever, lever_class, lever_table
+
+DENSE_BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+
+
+@dataclass(frozen=True)
+class Side:
+    """A lever with one of its settings. `series` names the line it belongs to in the picture."""
+
+    series: str
+    lever: AttentionLever
+
+    @property
+    def key(self) -> str:
+        """The lever as text, what serves every side alike left out."""
+        return str(self.lever.model_copy(update={"min_length": None, "backend": "auto"}))
+
+
+def sides(length: int, quick: bool = False) -> tuple[list[Side], dict[str, str]]:
+    """Settings of every lever of slot attention, from reading much to reading little, and levers left out with why.
+
+    A lever that is not in the list below is tried with its own `trials`.
+    """
+    found, left_out = [], {}
+    for name in lever_table():
+        cls = lever_class(name)
+        if cls.slot != "attention":
+            continue
+        if name == "blockrank":
+            left_out[name] = "needs documents: see blockrank.py"
+        elif cls.needs != "nothing":
+            left_out[name] = f"needs {cls.needs}: see squeezed.py"
+        else:
+            found += _sides_of(name, cls, length, quick)
+    return found, left_out
+
+
+def _sides_of(name: str, cls: type[Lever], length: int, quick: bool) -> list[Side]:
+    block = 64 if length < 4096 else 128
+    blocks: dict[str, object] = {"block_size": block}
+    masses = [{**blocks, "threshold": threshold} for threshold in (0.9, 0.8, 0.6)]
+    windows = [max(block, length // part) for part in (4, 8)]
+    settings: dict[str, list[dict[str, object]]] = {
+        "pbs": [{**mass, "segment_size": 2 * block} for mass in masses],
+        "pbs+": [{**mass, "segment_size": 2 * block, "scoring": "xattention"} for mass in masses],
+        "mean-pool": masses,
+        "xattention": masses,
+        "spargeattn": [{**blocks, "cdf": 0.98}, {**blocks, "cdf": 0.8}, {**blocks, "similarity": -0.1, "topk": 0.25}],
+        "minference": [{"adaptive_budget": share} for share in (0.3, 0.15, 0.05)],
+        "flexprefill": [{**blocks, "min_budget": 4 * block, "gamma": gamma} for gamma in (0.95, 0.9, 0.7)],
+        "sink-window": [{**blocks, "sinks": block, "window": window} for window in windows],
+        "a-shape": [{**blocks, "n_init": block, "n_local": window - block} for window in windows],
+        "tri-shape": [{**blocks, "n_init": block, "n_local": window - block} for window in windows],
+    }
+    made = []
+    for series in ("pbs", "pbs+") if name == "pbs" else (name,):
+        rows = settings.get(series, [dict(row) for row in cls.trials] or [{}])
+        for row in rows[:1] if quick else rows:
+            lever = build_lever(name, {**row, "min_length": 0})
+            assert isinstance(lever, AttentionLever)
+            made.append(Side(series, lever))
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """What one layer's attention gets: query [1, Hq, L, D], key and value [1, Hkv, L, D]."""
+
+    index: int
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scaling: float
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Attention of all layers at one length, and of which model they are."""
+
+    layers: list[Layer]
+    config: PretrainedConfig
+
+
+@dataclass(eq=False)
+class Taken:
+    """What one sparse call of a layer gave: output, density of its plan, executor."""
+
+    output: Tensor
+    density: float
+    executor: str
+
+
+class Recorder(AttentionLever):
+    """Attends densely and keeps what every layer was given."""
+
+    name: ClassVar[str] = "recorder"
+    min_length: int = 0
+
+    _layers: list[Layer] = []  # noqa: RUF012, a private attribute of pydantic, copied for each object
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Attended | str | None:
+        self._layers.append(Layer(context.layer_idx, query, key, value, context.scaling))
+        return "recorded"
+
+
+def read_by(model: PreTrainedModel, ids: Tensor) -> Problem:
+    """The attention of a model while it reads ids [1, L]."""
+    recorder = Recorder()
+    with torch.no_grad(), recorder(model):
+        model(ids, use_cache=False, logits_to_keep=1)
+    return Problem(sorted(recorder._layers, key=lambda layer: layer.index), model.config)
+
+
+def made_up(
+    length: int, heads: int, kv_heads: int, head_dim: int, device: torch.device, dtype: torch.dtype, seed: int = 0
+) -> Problem:
+    """One layer of made attention: noise, 2 % heavy keys that all queries of a head prefer, and near keys."""
+    generator = torch.Generator(device=device).manual_seed(seed)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32).to(dtype)
+
+    query, key = noise(1, heads, length, head_dim), noise(1, kv_heads, length, head_dim)
+    towards = F.normalize(noise(1, kv_heads, 1, head_dim).float(), dim=-1).to(dtype)
+    heavy = torch.rand(1, kv_heads, length, 1, generator=generator, device=device) < 0.02
+    key += heavy * towards * head_dim**0.5
+    query += towards.repeat_interleave(heads // kv_heads, dim=1) * head_dim**0.25
+    place = torch.arange(length, device=device, dtype=torch.float32)
+    near = torch.stack([(place / wave).cos() for wave in (64.0, 512.0)] + [(place / w).sin() for w in (64.0, 512.0)], 1)
+    for rows in (query, key):
+        rows[..., :4] += (near * head_dim**0.25).to(dtype)
+    return Problem(
+        [Layer(0, query, key, noise(1, kv_heads, length, head_dim), head_dim**-0.5)],
+        PretrainedConfig(num_hidden_layers=1, num_attention_heads=heads),
+    )
+
+
+@dataclass(eq=False)
+class Runner:
+    """Attends one layer in every way that is compared.
+
+    backend : executor of sparse calls; `auto` takes compiled ones where they work, so that no measurement of this
+        machine stands between two runs
+    """
+
+    backend: str = "auto"
+    chooser: Chooser = field(default_factory=Chooser)
+
+    def dense(self, layer: Layer, backend: str = "") -> Tensor:
+        """Everything read, by the named fused kernel or the one torch takes."""
+        inputs, grouped = (layer.query, layer.key, layer.value), layer.query.shape[1] != layer.key.shape[1]
+        if not backend:
+            return F.scaled_dot_product_attention(*inputs, is_causal=True, scale=layer.scaling, enable_gqa=grouped)
+        with sdpa_kernel(DENSE_BACKENDS[backend]):
+            return F.scaled_dot_product_attention(*inputs, is_causal=True, scale=layer.scaling, enable_gqa=grouped)
+
+    def select(self, lever: AttentionLever, layer: Layer, config: PretrainedConfig) -> tuple[BlockPlan, Tensor | None]:
+        """The plan and, where the lever stores keys in another order, that order; a plan of everything for None."""
+        context = AttentionContext(layer.index, layer.scaling, 0, "prefill", nn.Module(), config)
+        found = lever.select(layer.query, layer.key, context)
+        if found is not None:
+            return found.plan, found.order
+        length, block = layer.query.shape[2], 128
+        count = -(-length // block)
+        whole = torch.ones(1, 1, count, count, dtype=torch.bool, device=layer.query.device).tril()
+        return BlockPlan.from_block_mask(whole, q_len=length, kv_len=length, block_q=block, block_k=block), None
+
+    def both(self, lever: AttentionLever, layer: Layer, config: PretrainedConfig) -> Taken:
+        """Choosing and computing."""
+        return self.attend(layer, *self.select(lever, layer, config))
+
+    def attend(self, layer: Layer, plan: BlockPlan, order: Tensor | None) -> Taken:
+        """Exact attention over the plan."""
+        key, value = layer.key, layer.value
+        if order is not None:
+            key, value = stored(key, order), stored(value, order)
+        output, _, used = execute(
+            layer.query, key, value, plan, layer.scaling, self._executor(layer, key, plan), False, self.chooser
+        )
+        return Taken(output, plan.density(), used)
+
+    def _executor(self, layer: Layer, key: Tensor, plan: BlockPlan) -> str:
+        if self.backend != "auto":
+            fits = EXECUTORS[self.backend].refusal(layer.query, key, plan, False, False) is None
+            return self.backend if fits else "auto"
+        for name in ("triton", "flex", "gather"):
+            if name in EXECUTORS and EXECUTORS[name].refusal(layer.query, key, plan, False, False) is None:
+                return name
+        return "auto"
+
+
+def text_ids(rows: Sequence[int], length: int) -> Tensor:
+    """Ids [1, length], the text repeated where it is too short."""
+    repeated = list(rows) * -(-length // max(1, len(rows)))
+    return torch.tensor([repeated[:length]])
