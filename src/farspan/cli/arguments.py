@@ -92,6 +92,41 @@ def parse_setting(text: str) -> tuple[str, object]:
         raise ArgumentError(f"--param '{text}': the value cannot be read") from error
 
 
+def parse_knobs(typed: Iterable[str]) -> dict[str, object]:
+    """Read knobs of a benchmark family, `key=value` each; values are YAML.
+
+    Raises
+    ------
+    ArgumentError : no key, or a value that cannot be read.
+    """
+    knobs: dict[str, object] = {}
+    for pair in typed:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise ArgumentError(f"'{pair}' is not a knob; write --knob name=value")
+        try:
+            knobs[name.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ArgumentError(f"the value of --knob {pair} cannot be read") from error
+    return knobs
+
+
+def parse_price(text: str) -> tuple[float, float]:
+    """Read two prices of a million tokens, of prompts and of answers: `2.5,10`.
+
+    Raises
+    ------
+    ArgumentError : not two numbers of 0 or more.
+    """
+    try:
+        first, second = (float(part) for part in text.split(","))
+    except ValueError:
+        first = second = math.nan
+    if not (first >= 0 and second >= 0):
+        raise ArgumentError(f"'{text}' is no price; write that of a million tokens read and written, such as 2.5,10")
+    return first, second
+
+
 def output_folder(path: str | Path) -> Path:
     """Make a folder, with its parents, and check that files can be written in it.
 

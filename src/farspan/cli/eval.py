@@ -2,80 +2,129 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from farspan.cli.arguments import output_folder, parse_lengths
+from farspan.cli.arguments import ArgumentError, output_folder, parse_knobs, parse_lengths, parse_price
+
+FAST_QUESTIONS = 12
 
 
 def eval_(
-    tasks: Annotated[list[str], typer.Argument(help="core, a probe such as single_lines, or family:task.")],
-    model: Annotated[str, typer.Option(help="A folder, a hub name, or reference.")] = "reference",
+    tasks: Annotated[
+        list[str],
+        typer.Argument(help="core, fast, all; a probe such as single_lines; a family, family:all or family:task."),
+    ],
+    model: Annotated[str, typer.Option(help="A folder, a hub name, or reference; with --endpoint its name there.")] = (
+        "reference"
+    ),
     recipe: Annotated[str, typer.Option(help="A recipe file, or levers such as yarn:factor=4.")] = "",
     lengths: Annotated[str, typer.Option(help="Total tokens a prompt, such as 1k,2k.")] = "256,512,1k,2k",
     n: Annotated[int, typer.Option("--n", min=1, help="Questions a task and length.")] = 40,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Score an effective length must keep.")] = 0.75,
     seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for the Inspect logs and scores.json.")] = None,
+    knob: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A knob of the families named; may be repeated.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions in all; the same command without it asks the rest.")
+    ] = None,
+    fast: Annotated[bool, typer.Option("--fast", help="At most three of the lengths, 12 questions each.")] = False,
+    prefix_mode: Annotated[
+        Literal["auto", "continue", "user_tail", "none"], typer.Option(help="How the start of an answer is given.")
+    ] = "auto",
+    thinking_tokens: Annotated[int, typer.Option(min=0, help="Tokens a reply may spend on reasoning.")] = 0,
+    endpoint: Annotated[str, typer.Option(metavar="URL", help="An OpenAI-compatible address, up to /v1.")] = "",
+    key_env: Annotated[str, typer.Option(metavar="NAME", help="Variable that holds the address's key.")] = (
+        "OPENAI_API_KEY"
+    ),
+    completions: Annotated[bool, typer.Option("--completions", help="The address continues plain text.")] = False,
+    continues: Annotated[
+        bool, typer.Option("--continues", help="The address goes on with a started message, as vLLM does.")
+    ] = False,
+    connections: Annotated[int, typer.Option(min=1, help="Questions asked at the address at a time.")] = 8,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for one reply of the address.")] = 600.0,
+    tokenizer: Annotated[str, typer.Option(help="What lengths are counted with for an address.")] = "",
+    price: Annotated[str, typer.Option(metavar="IN,OUT", help="Price of a million tokens, for the forecast.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what it would cost and end.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for answers, scores, Inspect logs and report; goes on where it ended.")
+    ] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that the checkpoint carries.")] = False,
 ) -> None:
-    """Measure how far a model reads, with a recipe on or without.
+    """Measure how far a model reads, with a recipe on or without; local, or behind an OpenAI-compatible address.
+
+    With --out every answer is kept as soon as it is there, and the same command goes on where an earlier one ended.
+    Runs whose scores mean nothing, such as those whose prompts were cut, are not reported but refused with the reason.
 
     Example:
 
         farspan eval core --model reference --recipe yarn:factor=4 --lengths 512,1k,2k
+        farspan eval ruler longbiobench --endpoint http://localhost:8000/v1 --model NAME --lengths 4k,32k --out runs/a
     """
+    from pydantic import SecretStr, ValidationError
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
-    from farspan.evals import evaluate
-    from farspan.evals.core import resolve
-    from farspan.models import load
-    from farspan.recipe import Recipe
+    from farspan.cli.eval_output import show, tell, write
+    from farspan.evals.endpoint import EndpointSettings
+    from farspan.evals.journal import JOURNAL_NAME, Journal
+    from farspan.evals.session import Session
 
     grid = parse_lengths(lengths)
-    resolve(tasks)
-    levers = Recipe.read(recipe) if recipe else Recipe()
+    if fast:
+        grid, n = sorted({grid[0], grid[len(grid) // 2], grid[-1]}), min(n, FAST_QUESTIONS)
+    where = None
+    if endpoint:
+        try:
+            where = EndpointSettings(
+                url=endpoint,
+                model=model,
+                key=SecretStr(os.environ.get(key_env, "")),
+                api="completions" if completions else "chat",
+                continues=continues,
+                connections=connections,
+                timeout=timeout,
+            )
+        except ValidationError as error:
+            raise ArgumentError(f"--endpoint: {error.errors()[0]['msg']}") from error
+    session = Session(
+        tasks=tuple(tasks),
+        lengths=tuple(grid),
+        n=n,
+        seed=seed,
+        threshold=threshold,
+        knobs=parse_knobs(knob or []),
+        limit=limit,
+        prefix_mode=None if prefix_mode == "auto" else prefix_mode,
+        thinking_tokens=thinking_tokens,
+        model=model,
+        recipe=recipe,
+        endpoint=where,
+        tokenizer=tokenizer,
+        trust_remote_code=trust_remote_code,
+    )
+    session.check()
     folder = output_folder(out) if out is not None else None
-    loaded, tokenizer = load(model, trust_remote_code=trust_remote_code)
-    with levers(loaded), Progress(console=Console(stderr=True), transient=True) as bar:
+    errors = Console(stderr=True, highlight=False)
+    with ExitStack() as stack:
+        run = stack.enter_context(session.started())
+        tell(errors, run.forecast(parse_price(price) if price else None), always=dry_run)
+        if dry_run:
+            return
+        journal = Journal(folder / JOURNAL_NAME, session.identity()) if folder is not None else None
+        if journal is not None and len(journal):
+            errors.print(f"going on with {folder}, which has {len(journal):,} answers")
+        bar = stack.enter_context(Progress(console=errors, transient=True))
         task = bar.add_task("questions")
-        found = evaluate(
-            loaded,
-            tokenizer,
-            tasks,
-            grid,
-            n=n,
-            seed=seed,
-            threshold=threshold,
-            recipe=str(levers),
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    console = Console()
-    if found.tasks:
-        table = Table("task", *(f"{length:,} tokens" for length in grid), "effective length (95 %)", title=model)
-        for result in found.tasks:
-            cells = [f"{cell.mean:.0%} (n={cell.n})" for cell in result.by_length()]
-            read = result.effective
-            side = {"left": "<", "right": "≥ ", "none": ""}[read.censoring]
-            value = grid[0] if read.censoring == "left" else read.value
-            interval = f"[{read.lo:,.0f}, {read.hi:,.0f}]"
-            table.add_row(result.title, *cells, f"{side}{value:,.0f} {interval}")
-        console.print(table)
-    if found.text_loss:
-        losses = Table("positions, tokens", "loss, nats a token", "texts", title="Text loss by position")
-        for part in found.text_loss:
-            loss = f"{part.loss:.2f} [{part.lo:.2f}, {part.hi:.2f}]"
-            losses.add_row(f"{part.start:,} to {part.end:,}", loss, str(part.n))
-        console.print(losses)
-    for problem in found.problems():
-        console.print(f"warning: {problem}", style="yellow")
+        found = run.evaluate(journal, lambda done, total: bar.update(task, completed=done, total=total))
     if folder is not None:
-        from farspan.evals.inspect_log import write_inspect_log
-
-        write_inspect_log(found, folder / "logs", "eval")
         (folder / "scores.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    show(found)
+    if folder is not None:
+        write(found, folder)
         typer.echo(f"wrote {folder}")

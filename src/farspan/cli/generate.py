@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-import yaml
 
-from farspan.cli.arguments import ArgumentError, output_file
+from farspan.cli.arguments import ArgumentError, output_file, parse_knobs
 
 if TYPE_CHECKING:
     from farspan.evals.generate import SampleSpec, TokenCounter
@@ -72,7 +71,7 @@ def generate(
             length=target.value if target.unit == "tokens" else target,
             index=index,
             seed=seed,
-            knobs=_knobs(knob or []),
+            knobs=parse_knobs(knob or []),
             tokenizer=tokenizer if lazy else "",
             template_tokens=room,
             chat=chat,
@@ -86,19 +85,6 @@ def generate(
     earlier = f" ({done} of them were there)" if done else ""
     shown = ", ".join(f"{target.value:,} {target.unit}" for target in targets)
     Console(highlight=False).print(f"written: {file}, {done + count} samples{earlier} of {shown}", soft_wrap=True)
-
-
-def _knobs(typed: list[str]) -> dict[str, object]:
-    knobs: dict[str, object] = {}
-    for pair in typed:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.strip():
-            raise ArgumentError(f"'{pair}' is not a knob; write --knob name=value")
-        try:
-            knobs[name.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ArgumentError(f"the value of --knob {pair} cannot be read") from error
-    return knobs
 
 
 def _resume(file: Path, specs: list[SampleSpec], counter: TokenCounter, lazy: bool) -> int:

@@ -149,8 +149,9 @@ def _asked(
         first=block[0],
         thinking_tokens=thinking_tokens,
     )
-    for answer in found if journal is not None else ():
-        journal.add(cell.probe.name, answer)
+    if journal is not None:
+        for answer in found:
+            journal.add(cell.probe.name, answer)
     return found
 
 
@@ -176,8 +177,9 @@ def run_probe(
     samples, shared = samples_of(probe, family, length, indices, seed)
     companions = [family.companions(sample) for sample in samples]
     asked = [*samples, *chain.from_iterable(companions)]
-    results = engine.generate_batch(requests_of(asked, engine.tokenizer, mode, thinking_tokens=thinking_tokens))
-    heard = [_heard(result, thinking_tokens) for result in results]
+    requests = requests_of(asked, engine.tokenizer, mode, thinking_tokens=thinking_tokens)
+    results = engine.generate_batch(requests)
+    heard = [_heard(request, result, thinking_tokens) for request, result in zip(requests, results, strict=True)]
     rest = iter(heard[n:])
     return [
         answer_of(
@@ -195,7 +197,7 @@ def run_probe(
     ]
 
 
-def _heard(result: Result, thinking_tokens: int) -> Heard:
+def _heard(request: Request, result: Result, thinking_tokens: int) -> Heard:
     if result.stop_reason == "model_length" and not result.ids:
         return Heard(error="the prompt is longer than the model's window", too_long=True)
     truncated = result.stop_reason != "stop"
@@ -203,7 +205,7 @@ def _heard(result: Result, thinking_tokens: int) -> Heard:
     return Heard(
         text=text,
         truncated=truncated,
-        input_tokens=result.usage.input_tokens,
+        input_tokens=len(request.ids),
         output_tokens=result.usage.output_tokens,
         reasoning_tokens=round(result.usage.output_tokens * len(reasoning) / max(len(result.text), 1)),
     )

@@ -38,7 +38,7 @@ def heat_maps(record: RunRecord) -> list[tuple[str, list[Panel]]]:
                     f"heat-{name}-{side}",
                     side,
                     f"{title}, {side}: mean score by context length and depth of the evidence",
-                    _heat_map(cells, grid, depths, record.threshold),
+                    heat_map(cells, grid, depths, record.threshold),
                 )
                 for side, cells in pair
             ]
@@ -46,7 +46,8 @@ def heat_maps(record: RunRecord) -> list[tuple[str, list[Panel]]]:
     return found
 
 
-def _heat_map(cells: Sequence[Cell], lengths: Sequence[int], depths: Sequence[float], threshold: float) -> go.Figure:
+def heat_map(cells: Sequence[Cell], lengths: Sequence[int], depths: Sequence[float], threshold: float) -> go.Figure:
+    """One map; cells that are not there are hatched."""
     by_place = {(cell.length, cell.depth): cell for cell in cells if cell.mean is not None}
     grid = [[by_place.get((length, depth)) for length in lengths] for depth in depths]
     plot = figure(max(180, 27 * len(depths) + 62), left=62, right=4, top=4)

@@ -43,8 +43,8 @@ def lever_table(record: RunRecord) -> str:
     for perspective, rows in groupby(sorted(record.ablation, key=_perspective), key=_perspective):
         if grouped:
             body.append(f'<tr class="group"><th colspan="{len(columns)}">{escape(perspective or "Other")}</th></tr>')
-        body += [_row(columns, _ablation_cells(row, span)) for row in rows]
-    return _table(columns, body)
+        body += [html_row(columns, _ablation_cells(row, span)) for row in rows]
+    return html_table(columns, body)
 
 
 def _perspective(row: AblationRow) -> str:
@@ -102,13 +102,13 @@ def trial_table(record: RunRecord) -> str:
         *(Column("Took", "num"), Column("Why", "why")),
     )
     columns = [column for column in every if _known(column, ordered)]
-    rows = [_row(columns, _trial_cells(trial, record, columns), _trial_class(trial, record)) for trial in ordered]
+    rows = [html_row(columns, _trial_cells(trial, record, columns), _trial_class(trial, record)) for trial in ordered]
     if len(rows) <= SHOWN_TRIALS + 2:
-        return _table(columns, rows)
+        return html_table(columns, rows)
     rest = rows[SHOWN_TRIALS:]
     return (
-        _table(columns, rows[:SHOWN_TRIALS])
-        + f'<details class="more"><summary>{len(rest)} more trials</summary>{_table(columns, rest)}</details>'
+        html_table(columns, rows[:SHOWN_TRIALS])
+        + f'<details class="more"><summary>{len(rest)} more trials</summary>{html_table(columns, rest)}</details>'
     )
 
 
@@ -181,8 +181,8 @@ def tried_table(record: RunRecord) -> str:
             (units.ratio(best.ratio_to_baseline) if best else units.MISSING) + _sub(ratios),
             str(best.number) if best else units.MISSING,
         ]
-        rows.append(_row(columns, cells))
-    return _table(columns, rows, "small")
+        rows.append(html_row(columns, cells))
+    return html_table(columns, rows, "small")
 
 
 def numbers(table: Table) -> str:
@@ -212,7 +212,8 @@ def _sub(text: str) -> str:
     return f' <span class="sub">{text}</span>' if text else ""
 
 
-def _row(columns: Sequence[Column], cells: Iterable[str], kind: str = "") -> str:
+def html_row(columns: Sequence[Column], cells: Iterable[str], kind: str = "") -> str:
+    """A row of cells, which are HTML, for `html_table`."""
     inner = "".join(
         f'<td class="{column.kind}" data-name="{escape(column.name)}"><div>{cell}</div></td>'
         for column, cell in zip(columns, cells, strict=True)
@@ -220,7 +221,8 @@ def _row(columns: Sequence[Column], cells: Iterable[str], kind: str = "") -> str
     return f'<tr class="{kind}">{inner}</tr>' if kind else f"<tr>{inner}</tr>"
 
 
-def _table(columns: Sequence[Column], rows: Sequence[str], kind: str = "stack") -> str:
+def html_table(columns: Sequence[Column], rows: Sequence[str], kind: str = "stack") -> str:
+    """A table of rows that `html_row` made; on narrow screens every row becomes a block."""
     head = "".join(f'<th class="{column.kind}" scope="col">{escape(column.name)}</th>' for column in columns)
     return (
         f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'

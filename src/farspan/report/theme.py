@@ -26,6 +26,18 @@ LIGHT: dict[str, str] = {
     "before_band": "rgba(113, 121, 133, 0.16)",
     "after": "#0a5dc2",
     "after_band": "rgba(10, 93, 194, 0.16)",
+    "run0": "#1560b0",
+    "run1": "#a8480a",
+    "run2": "#0b7457",
+    "run3": "#7a3ea3",
+    "run4": "#7d6600",
+    "run5": "#a92350",
+    "run0_band": "rgba(21, 96, 176, 0.14)",
+    "run1_band": "rgba(168, 72, 10, 0.14)",
+    "run2_band": "rgba(11, 116, 87, 0.14)",
+    "run3_band": "rgba(122, 62, 163, 0.14)",
+    "run4_band": "rgba(125, 102, 0, 0.14)",
+    "run5_band": "rgba(169, 35, 80, 0.14)",
     "quiet": "#9aa2ad",
     "guide": "#868f9b",
     "hatch": "#b9bfc8",
@@ -41,12 +53,28 @@ DARK: dict[str, str] = {
     "before_band": "rgba(141, 151, 164, 0.20)",
     "after": "#66b0ff",
     "after_band": "rgba(102, 176, 255, 0.20)",
+    "run0": "#6cb1f7",
+    "run1": "#f2a25f",
+    "run2": "#55cda5",
+    "run3": "#cf9bea",
+    "run4": "#d6c14f",
+    "run5": "#f489a8",
+    "run0_band": "rgba(108, 177, 247, 0.18)",
+    "run1_band": "rgba(242, 162, 95, 0.18)",
+    "run2_band": "rgba(85, 205, 165, 0.18)",
+    "run3_band": "rgba(207, 155, 234, 0.18)",
+    "run4_band": "rgba(214, 193, 79, 0.18)",
+    "run5_band": "rgba(244, 137, 168, 0.18)",
     "quiet": "#79828e",
     "guide": "#7f8895",
     "hatch": "#4d5560",
     "hover": "#1b2026",
 }
 HEAT: tuple[str, ...] = tuple(sequential.Cividis)
+MOST_RUNS = 6
+RUN_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
+RUN_DASHES = ("solid", "6px,3px", "2px,3px", "9px,3px,2px,3px", "12px,4px", "1px,2px")
+"""Runs side by side differ in symbol and dash too."""
 FONT = '-apple-system, BlinkMacSystemFont, "Segoe UI", Roboto, "Noto Sans", "Helvetica Neue", Arial, sans-serif'
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from farspan.errors import FarspanError
+from farspan.evals.published import published_tables
 from farspan.evals.tasks.longbiobench_tasks import SUITE, TASKS
 
 CATEGORIES = ("understanding", "reasoning", "trustworthy")
@@ -38,34 +39,16 @@ class Published(NamedTuple):
     trustworthy: float | None = None
 
 
-PUBLISHED: Mapping[int, Mapping[str, Published]] = {
-    65536: {
-        "Qwen2.5-14B-Instruct-1M": Published(96.3, 60.3, 73.6),
-        "Qwen2.5-7B-Instruct-1M": Published(94.0, 38.6, 60.2),
-        "Llama-3.1-70B-Instruct": Published(90.9, 49.7, 89.0),
-        "Llama-3.1-8B-Instruct": Published(85.6, 40.1, 90.0),
-        "ProLong-8B-512k": Published(57.4, 34.6, 82.2),
-        "Qwen2.5-7B-Instruct": Published(36.1, 32.2, 33.5),
-        "Llama-3.2-1B-Instruct": Published(9.4, 15.8, 10.4),
-    },
-    131072: {
-        "gpt-4o-2024-11-20": Published(98.0, 66.5, 54.6),
-        "Qwen2.5-14B-Instruct-1M": Published(91.7, 58.0, 63.8),
-        "gpt-4o-mini": Published(71.2, 39.6, 88.8),
-        "Qwen2.5-7B-Instruct-1M": Published(87.1, 34.9, 71.8),
-        "internlm3-8b": Published(68.6, 28.6, 65.4),
-        "glm-4-9b-chat-1m": Published(55.6, 34.3, 55.2),
-        "ProLong-8B-512k": Published(45.8, 31.7, 62.2),
-        "Llama-3.1-8B-Instruct": Published(50.5, 16.8, 59.0),
-        "Llama-3.1-70B-Instruct": Published(32.2, 17.6, 29.1),
-        "Qwen2.5-7B-Instruct": Published(15.4, 23.0, 14.6),
-        "Llama-3.2-3B": Published(13.2, 17.2, 16.2),
-        "Phi-3-medium-128k": Published(16.9, 6.8, 1.8),
-        "Mistral-Nemo": Published(2.4, 7.2, 0.0),
-    },
-    262144: {"Qwen2.5-7B-Instruct-1M": Published(48.0), "Qwen2.5-14B-Instruct-1M": Published(47.0)},
-    524288: {"Qwen2.5-7B-Instruct-1M": Published(0.3), "Qwen2.5-14B-Instruct-1M": Published(2.7)},
-}
+def _published() -> dict[int, dict[str, Published]]:
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    for row in published_tables()["longbiobench"].scores:
+        found.setdefault(row.length, {}).setdefault(row.model, {})[row.group] = row.score
+    return {
+        length: {model: Published(**scores) for model, scores in models.items()} for length, models in found.items()
+    }
+
+
+PUBLISHED: Mapping[int, Mapping[str, Published]] = _published()
 """By length in tokens. Own texts differ, so these are landmarks and not targets."""
 
 RANK_CORRELATION = {
