@@ -32,7 +32,7 @@ class Naps:
 def run(server: Server, lengths: Sequence[int] = (400, 800), n: int = 4, **settings: object) -> Evaluation:
     """An evaluation on single lines."""
     given = {name: settings.pop(name) for name in list(settings) if name in EndpointSettings.model_fields}
-    where = EndpointSettings.model_validate({"url": server.url, "model": "scripted", "timeout": 0.5, **given})
+    where = EndpointSettings.model_validate({"url": server.url, "model": "scripted", "timeout": 20.0, **given})
     naps = settings.pop("naps", None) or Naps()
     return evaluate_endpoint(where, "lines:single", lengths, n=n, sleep=naps, **settings)  # type: ignore[arg-type]
 
@@ -87,7 +87,8 @@ def test_a_late_reply_is_given_up_and_asked_for_again() -> None:
 def test_what_does_not_pass_is_a_failed_question_and_no_wrong_answer(name: str) -> None:
     with scripted(lambda count, prompt: name if len(prompt) < 2400 else "answer") as server:
         found = run(server, attempts=3)
-        assert len(server.requests) == 4 * 3 + 4
+        # A connection that was cut may cost an attempt before the server sees it.
+        assert 4 * 2 + 4 <= len(server.requests) <= 4 * 3 + 4
     account = found.account
     assert (account.asked, account.answered, account.failed) == (8, 4, 4)
     assert found.headline.lengths == [800]

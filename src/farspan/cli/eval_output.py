@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from farspan.evals.effective import EffectiveLength
     from farspan.evals.evaluation import Evaluation
     from farspan.evals.forecast import Forecast
 
@@ -46,21 +47,13 @@ def show(found: Evaluation) -> None:
         table = Table("task", *named, "effective length (95 %)", title=found.model)
         for task in heard:
             cells = {cell.length: f"{cell.mean:.0%} (n={cell.n})" for cell in task.by_length()}
-            read = task.effective
-            side = {"left": "<", "right": "≥ ", "none": ""}[read.censoring]
-            value = read.lengths[0] if read.censoring == "left" else read.value
-            reach = f"{side}{value:,.0f} [{read.lo:,.0f}, {read.hi:,.0f}]"
-            table.add_row(task.title, *(cells.get(length, "-") for length in lengths), reach)
+            table.add_row(task.title, *(cells.get(length, "-") for length in lengths), _reach(task.effective))
         console.print(table)
     skills = found.skills()
     if len(skills) > 1:
         table = Table("skill", "effective length (95 %)", "n a length")
         for skill, read in skills.items():
-            side = {"left": "<", "right": "≥ ", "none": ""}[read.censoring]
-            value = read.lengths[0] if read.censoring == "left" else read.value
-            table.add_row(
-                skill, f"{side}{value:,.0f} [{read.lo:,.0f}, {read.hi:,.0f}]", f"n >= {min(read.n_per_length)}"
-            )
+            table.add_row(skill, _reach(read), f"n >= {min(read.n_per_length)}")
         console.print(table)
     if found.text_loss:
         losses = Table("positions, tokens", "loss, nats a token", "texts", title="Text loss by position")
@@ -70,6 +63,14 @@ def show(found: Evaluation) -> None:
         console.print(losses)
     for problem in found.problems():
         console.print(f"warning: {problem}", style="yellow")
+
+
+def _reach(read: EffectiveLength) -> str:
+    from farspan.report import units
+
+    shortest, longest = read.lengths[0], read.lengths[-1]
+    interval = units.effective_interval(read.lo, read.hi, shortest, longest)
+    return f"{units.effective(read.value, read.censoring, shortest)} ({interval})"
 
 
 def write(found: Evaluation, folder: Path) -> None:

@@ -126,7 +126,7 @@ class TaskResult(_Data):
     task: str = ""
     skill: str = ""
 
-    @cached_property
+    @property
     def heard(self) -> tuple[Answer, ...]:
         """The questions that got a reply."""
         return tuple(answer for answer in self.answers if not answer.error)

@@ -163,7 +163,7 @@ class _Local:
 
         asked = self.session
         mode: PrefixMode = asked.prefix_mode or ("none" if asked.thinking_tokens else "continue")
-        return evaluate(
+        found = evaluate(
             self.model,  # type: ignore[arg-type]
             self.tokenizer,  # type: ignore[arg-type]
             list(asked.tasks),
@@ -179,6 +179,8 @@ class _Local:
             journal=journal,
             progress=progress,
         )
+        # The name that was typed, not where the weights turned out to be.
+        return found.model_copy(update={"model": asked.model})
 
 
 def _shape(model: object) -> Shape:
