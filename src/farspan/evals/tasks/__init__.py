@@ -13,4 +13,15 @@ TASKS: dict[str, str] = {
     "holobench": "farspan.evals.tasks.holobench:HoloBench",
 }
 
-__all__ = ["TASKS"]
+DOCUMENTS: dict[str, str] = {
+    "longbench": "farspan.evals.tasks.longbench:LongBench",
+    "longbench_v2": "farspan.evals.tasks.longbench_v2:LongBenchV2",
+    "longbench_pro": "farspan.evals.tasks.longbench_pro:LongBenchPro",
+    "l_eval": "farspan.evals.tasks.l_eval:LEval",
+    "lv_eval": "farspan.evals.tasks.lv_eval:LVEval",
+    "loogle": "farspan.evals.tasks.loogle:LooGLE",
+    "cnnsum": "farspan.evals.tasks.cnnsum:CNNSum",
+}
+"""Document benchmarks, whose questions are published and not generated; see `farspan.evals.documents`."""
+
+__all__ = ["DOCUMENTS", "TASKS"]

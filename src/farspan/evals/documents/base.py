@@ -1,0 +1,314 @@
+"""The interface of document benchmarks: published questions on published documents, scored as published.
+
+A benchmark says which files it has, turns their rows into samples, words a prompt, and scores and averages. Reading
+files, cutting what is too long, asking a model and writing tables are the same for all and stand beside this file.
+
+Two readings go through everything. `official` repeats the published code to the digit, oddities included; `fixed` is
+what that code should have done. Which one a score comes from is always said.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from farspan.errors import FarspanError
+from farspan.evals.schema import LongSample, text_sha256
+from farspan.evals.sources import DataFile
+from farspan.evals.tasks import DOCUMENTS
+
+Reading = Literal["official", "fixed"]
+
+CONTEXT = "{context}"
+
+
+class BenchmarkError(FarspanError):
+    """A benchmark, data set or setting that does not exist; names close ones."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One set of questions of a benchmark.
+
+    name : as in the published files
+    file : where its rows are
+    category, language, metric : as published
+    max_new_tokens : published limit of an answer
+    member : name inside the file where that is an archive
+    chat : whether its prompts go through a chat template; else a model continues the raw text
+    level : length level where the set has one, such as `16k`
+    """
+
+    name: str
+    file: DataFile
+    category: str
+    language: str
+    metric: str
+    max_new_tokens: int
+    member: str | None = None
+    chat: bool = True
+    level: str = ""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is asked, `{context}` standing once where the document goes.
+
+    system : a system message, empty for none
+    user : the user's text, or the raw text to continue where `chat` is false
+    """
+
+    user: str
+    system: str = ""
+    chat: bool = True
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One prediction and its scores.
+
+    figures : in [0, 1] by name, `score` being the main one
+    problems : kinds of trouble with the prediction or its metric, counted in tables: `empty`, `metric_error`, ...
+    """
+
+    sample: LongSample
+    prediction: str
+    figures: Mapping[str, float]
+    problems: tuple[str, ...] = ()
+    truncated: bool = False
+    run: int = 1
+
+    @property
+    def score(self) -> float:
+        """The main score, in [0, 1]."""
+        return self.figures["score"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: a value in percent over `n` samples, None where there are none."""
+
+    group: str
+    name: str
+    value: float | None
+    n: int
+
+
+@dataclass
+class Table:
+    """What a benchmark publishes about a run: rows in order, and notes that must be read with them."""
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def value(self, group: str, name: str) -> float | None:
+        """The value of a row."""
+        return next((row.value for row in self.rows if (row.group, row.name) == (group, name)), None)
+
+
+class DocumentBenchmark(ABC):
+    """Base of the document benchmarks; a benchmark is one subclass.
+
+    Class attributes
+    ----------------
+    name, title : in the table of tasks, and for people
+    datasets : its sets by name
+    default_datasets : those a run takes where none is named
+    truncation : the published rule for prompts that are too long
+    runs : answers asked for each question where nobody says
+    temperature : of the published runs
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    datasets: ClassVar[Mapping[str, Dataset]]
+    default_datasets: ClassVar[tuple[str, ...]] = ()
+    truncation: ClassVar[str]
+    runs: ClassVar[int] = 1
+    temperature: ClassVar[float] = 0.0
+
+    def chosen(self, names: Sequence[str]) -> list[Dataset]:
+        """The sets of these names; `all` for every one, the default ones where empty.
+
+        Raises
+        ------
+        BenchmarkError : an unknown name.
+        """
+        if list(names) == ["all"]:
+            return list(self.datasets.values())
+        for name in names:
+            if name not in self.datasets:
+                raise BenchmarkError(f"{self.name} has no set '{name}'; {suggestion(name, list(self.datasets))}")
+        return [self.datasets[name] for name in names or self.default_datasets or self.datasets]
+
+    @abstractmethod
+    def samples(self, dataset: Dataset, rows: Iterator[Mapping[str, object]]) -> Iterator[LongSample]:
+        """The samples of a set's rows; see `sample_of`."""
+
+    @abstractmethod
+    def rows(self, dataset: Dataset, data_dir: str | Path | None) -> Iterator[Mapping[str, object]]:
+        """The published rows of a set."""
+
+    @abstractmethod
+    def prompt(self, sample: LongSample, reading: Reading) -> Prompt:
+        """What is asked; must put neither document nor question through `str.format`, since both may hold braces."""
+
+    @abstractmethod
+    def figures(self, sample: LongSample, prediction: str, reading: Reading) -> dict[str, float]:
+        """Scores of a prediction, `score` among them.
+
+        A metric that cannot be computed raises ValueError; `scored` counts that and takes 0.
+        """
+
+    @abstractmethod
+    def table(self, scored: Sequence[Scored], reading: Reading) -> Table:
+        """The published averages of a run."""
+
+    def load(self, dataset: Dataset, data_dir: str | Path | None = None) -> Iterator[LongSample]:
+        """The samples of a set, read as they are asked for."""
+        return self.samples(dataset, self.rows(dataset, data_dir))
+
+    def predictions(self, dataset: Dataset, rows: Iterator[Mapping[str, object]]) -> Iterator[tuple[LongSample, str]]:
+        """Samples without documents, and predictions, out of a file of the published form.
+
+        Raises
+        ------
+        BenchmarkError : the benchmark publishes no such form.
+        """
+        raise BenchmarkError(f"{self.name} has no published form of predictions")
+
+    def followed_by(self, sample: LongSample, prediction: str, reading: Reading) -> Prompt | None:
+        """A second question after an answer, None where there is none."""
+        return None
+
+    def joined(self, sample: LongSample, first: str, second: str) -> str:
+        """The prediction of two answers."""
+        return first
+
+    def scored(
+        self, sample: LongSample, prediction: str, reading: Reading, *, truncated: bool = False, run: int = 1
+    ) -> Scored:
+        """Score a prediction; trouble is counted and never swallowed."""
+        problems = [] if prediction.strip() else ["empty"]
+        try:
+            figures = self.figures(sample, prediction, reading)
+        except (ValueError, ZeroDivisionError, IndexError) as error:
+            figures = {"score": 0.0}
+            problems.append(f"metric_error: {type(error).__name__}")
+        return Scored(sample, prediction, figures, tuple(problems), truncated, run)
+
+
+def sample_of(
+    benchmark: str,
+    dataset: Dataset,
+    row_id: str,
+    *,
+    context: str,
+    question: str,
+    answers: Sequence[str],
+    length: int = 0,
+    length_unit: str = "words",
+    length_level: str = "",
+    raw: Mapping[str, object] | None = None,
+    **fields: object,
+) -> LongSample:
+    """A sample with what every document benchmark records.
+
+    length, length_unit : the published length and what it counts
+    length_level : its bucket
+    raw : fields of the row that nothing here reads
+    fields : further fields of `LongSample`; `metadata` is merged
+    """
+    extra = fields.pop("metadata", {})
+    assert isinstance(extra, Mapping)
+    metadata = {
+        "length": length,
+        "length_unit": length_unit,
+        "length_level": length_level or dataset.level,
+        "category": dataset.category,
+        "task": dataset.name,
+        "shared_context_key": text_sha256(context)[:16] if context else row_id,
+        "raw": dict(raw or {}),
+        **extra,
+    }
+    return LongSample.model_validate(
+        {
+            "id": row_id,
+            "benchmark": benchmark,
+            "task": dataset.name,
+            "language": dataset.language,
+            "context": context,
+            "question": question,
+            "answers": list(answers),
+            "max_new_tokens": dataset.max_new_tokens,
+            "metadata": metadata,
+            **fields,
+        }
+    )
+
+
+def mean_percent(scored: Sequence[Scored], figure: str = "score") -> float | None:
+    """Mean of a figure in percent, None over no samples."""
+    return 100.0 * sum(one.figures[figure] for one in scored) / len(scored) if scored else None
+
+
+def grouped(scored: Sequence[Scored], key: str) -> dict[str, list[Scored]]:
+    """Predictions by an entry of their samples' metadata, in order of appearance; those without it are left out."""
+    groups: dict[str, list[Scored]] = {}
+    for one in scored:
+        value = one.sample.metadata.get(key)
+        if value not in (None, ""):
+            groups.setdefault(str(value), []).append(one)
+    return groups
+
+
+def text_field(row: Mapping[str, object], name: str, default: str | None = None) -> str:
+    """A field of a row that holds text; a list of texts is joined by line breaks.
+
+    Raises
+    ------
+    BenchmarkError : it is missing and has no default.
+    """
+    value = row.get(name, default)
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
+    if value is None:
+        if default is not None:
+            return default
+        raise BenchmarkError(f"a row has no '{name}', only: {', '.join(row)}")
+    return str(value)
+
+
+def list_field(row: Mapping[str, object], name: str) -> list[str]:
+    """A field of a row that holds a list of texts; a single text is a list of one, a missing one is empty."""
+    value = row.get(name)
+    if value is None:
+        return []
+    return [str(part) for part in value] if isinstance(value, list) else [str(value)]
+
+
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Close names, or all."""
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
+
+
+def benchmark(name: str) -> DocumentBenchmark:
+    """The benchmark of this name in the table.
+
+    Raises
+    ------
+    BenchmarkError : there is none; close names are given.
+    """
+    key = name.replace("-", "_")
+    if key not in DOCUMENTS:
+        raise BenchmarkError(f"unknown document benchmark '{name}'; {suggestion(key, list(DOCUMENTS))}")
+    module, _, attribute = DOCUMENTS[key].partition(":")
+    made = getattr(importlib.import_module(module), attribute)()
+    assert isinstance(made, DocumentBenchmark)
+    return made
