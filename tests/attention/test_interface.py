@@ -264,7 +264,7 @@ def test_the_break_even_length(model: PreTrainedModel, monkeypatch: pytest.Monke
 def test_automatic_settings_leave_dense_what_would_not_pay(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    costs = Costs((1.0,) * 4, (0.5,) * 4, dense_cell=2e-9, sparse_cell=4e-9, flex_cell=None, compile_seconds=9.0)
+    costs = Costs((1.0,) * 4, (0.5,) * 4, dense_cell=2e-9, cells={"gather": 4e-9}, compile_seconds=9.0)
     monkeypatch.setattr(choice, "machine_costs", lambda *_: costs)
     monkeypatch.setattr("farspan.attention.state.machine_costs", lambda *_: costs)
     with KeepAll()(model):

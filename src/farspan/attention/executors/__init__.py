@@ -13,7 +13,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from farspan.attention.executors import dense, flex, gather, kernel, masked, reference
+from farspan.attention.executors import dense, flex, gather, kernel, masked, native, reference
 from farspan.attention.executors.choice import Chooser, machine_costs
 from farspan.attention.executors.failure import ExecutorFailed
 from farspan.attention.executors.files import cache_folder
@@ -22,7 +22,7 @@ from farspan.errors import FarspanError
 
 Attend = Callable[[Tensor, Tensor, Tensor, BlockPlan, float, bool], tuple[Tensor, Tensor | None]]
 Refusal = Callable[[Tensor, Tensor, BlockPlan, bool, bool], str | None]
-Backend = Literal["auto", "dense", "reference", "masked", "gather", "flex", "triton"]
+Backend = Literal["auto", "dense", "reference", "masked", "gather", "native", "flex", "triton"]
 
 
 class BackendRefused(FarspanError):
@@ -54,6 +54,7 @@ EXECUTORS: dict[str, Executor] = {
     "reference": Executor(reference.attend, _takes_all),
     "masked": Executor(masked.attend, _takes_all),
     "gather": Executor(gather.attend, _without_gradients),
+    "native": Executor(native.attend, native.refusal),
     "flex": Executor(flex.attend, flex.refusal),
     "triton": Executor(kernel.attend, kernel.refusal),
 }
@@ -112,7 +113,7 @@ def block_sparse_attention(
     ------
     PlanError : plan and tensors do not belong together.
     BackendRefused : the chosen executor cannot take this call.
-    ExecutorFailed : `flex` or `triton` was asked for and does not compile here.
+    ExecutorFailed : `native`, `flex` or `triton` was asked for and does not build here.
     """
     output, lse, _ = execute(query, key, value, plan, scaling, backend, return_lse, Chooser())
     if return_lse:

@@ -1,9 +1,9 @@
 """Which executor to take on this machine: one measurement, kept on disk, and a rule that reads it.
 
 What is fastest depends on the matrix library, the compiler and the processor, so it is measured: seconds per cell of
-dense attention, of the executor that needs no compiling first (`gather` on a CPU, `triton` on a GPU) and, once it has
-been worth compiling, of `flex`. The result lies in the cache folder under a name made of the processor or GPU, torch
-and the number of threads. Nothing here changes what attention computes.
+dense attention, of the executors that are ready at once (`gather` and `native` on a CPU, `triton` on a GPU) and, once
+it has been worth compiling, of `flex`. The result lies in the cache folder under a name made of the processor or GPU,
+torch and the number of threads. Nothing here changes what attention computes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from statistics import median
@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from farspan.attention.executors import flex, gather, kernel
+from farspan.attention.executors import flex, gather, kernel, native
 from farspan.attention.executors.failure import ExecutorFailed
 from farspan.attention.executors.files import cache_folder, read_json, write_json
 from farspan.attention.plan import BlockPlan
@@ -33,6 +33,8 @@ GPU_LENGTHS = (2048, 4096, 8192, 16384)
 PROBE, GPU_PROBE = (4, 4, 64), (32, 8, 128)
 DENSITY = 0.25
 CPU = torch.device("cpu")
+ATTENDS = {"gather": gather.attend, "native": native.attend, "flex": flex.attend, "triton": kernel.attend}
+REFUSALS = {"native": native.refusal, "flex": flex.refusal, "triton": kernel.refusal}
 # before flex has been measured: a guess that makes it worth one try where much attention is computed
 FLEX_GUESS = 0.85
 COMPILE_GUESS = 15.0
@@ -48,31 +50,33 @@ def lengths(device: torch.device) -> tuple[int, ...]:
 class Costs:
     """Measured costs of attention on this machine, for one dtype and kind of device.
 
-    dense_seconds, sparse_seconds : seconds at each of `lengths`, the latter for `DENSITY` of the cells by `executor`
-    dense_cell, sparse_cell, flex_cell : seconds per computed cell and head at the longest; flex_cell is None until
-        measured and infinite where it does not compile
+    dense_seconds, sparse_seconds : seconds at each of `lengths`, the latter for `DENSITY` of the cells by the fastest
+        executor that is ready at once
+    dense_cell : seconds per computed cell and head at the longest
+    cells : the same by executor; flex is missing until measured, and infinite where it does not compile
     compile_seconds : what compiling flex took, or a guess
-    executor : the executor that was measured beside dense attention
     """
 
     dense_seconds: tuple[float, ...]
     sparse_seconds: tuple[float, ...]
     dense_cell: float
-    sparse_cell: float
-    flex_cell: float | None
+    cells: dict[str, float]
     compile_seconds: float
-    executor: str = "gather"
+
+    @property
+    def executor(self) -> str:
+        """The fastest executor that is ready at once."""
+        return min((name for name in self.cells if name != "flex"), key=lambda name: self.cells[name])
 
     @property
     def worthwhile_density(self) -> float:
         """Share of the cells above which computing all of them is faster."""
-        best = min(self.sparse_cell, self.flex_cell or self.sparse_cell)
-        return min(max(self.dense_cell / best, 0.25), 0.95)
+        return min(max(self.dense_cell / min(self.cells.values()), 0.25), 0.95)
 
     @property
     def expected_flex_cell(self) -> float:
         """Seconds per cell of flex, a guess while unmeasured."""
-        return FLEX_GUESS * self.sparse_cell if self.flex_cell is None else self.flex_cell
+        return self.cells.get("flex", FLEX_GUESS * self.cells.get("gather", float("inf")))
 
 
 @dataclass
@@ -110,24 +114,29 @@ class Chooser:
             )
         if need_grad:
             return "masked"
-        if refused is not None or "flex" in self.broken:
-            return "gather"
+        flexible = refused is None and "flex" not in self.broken
         name = str(query.dtype)
-        if name in self.ready:
+        if flexible and name in self.ready:
             return "flex"
         cells = query.shape[1] // plan.selections * float(plan.kept_cells.sum())
         self.cells[name] = self.cells.get(name, 0.0) + cells
         if self.cells[name] < CELLS_WORTH_MEASURING:
             return "gather"
         costs = machine_costs(query.dtype)
-        if (costs.sparse_cell - costs.expected_flex_cell) * self.cells[name] < costs.compile_seconds:
-            return "gather"
-        if costs.flex_cell is None:
-            costs = measure_flex(query.dtype)
-        if costs.expected_flex_cell >= costs.sparse_cell:
-            return "gather"
-        self.ready.add(name)
-        return "flex"
+        ready = costs.executor
+        if ready == "native" and (
+            "native" in self.broken or native.refusal(query, key, plan, need_lse, need_grad) is not None
+        ):
+            ready = "gather"
+        if flexible:
+            gain = costs.cells[ready] - costs.expected_flex_cell
+            if gain * self.cells[name] >= costs.compile_seconds:
+                if "flex" not in costs.cells:
+                    costs = measure_flex(query.dtype)
+                if costs.cells["flex"] < costs.cells[ready]:
+                    self.ready.add(name)
+                    return "flex"
+        return ready
 
 
 def device_executor(
@@ -140,8 +149,8 @@ def device_executor(
     broken: frozenset[str] = frozenset(),
 ) -> str:
     """The executor for a GPU: Farspan's kernels, else compiled flex, else what runs anywhere."""
-    for name, refusal in (("triton", kernel.refusal), ("flex", flex.refusal)):
-        if name not in broken and refusal(query, key, plan, need_lse, need_grad) is None:
+    for name in ("triton", "flex"):
+        if name not in broken and REFUSALS[name](query, key, plan, need_lse, need_grad) is None:
             return name
     return "masked" if need_grad else "gather"
 
@@ -159,39 +168,44 @@ def machine_costs(dtype: torch.dtype, device: torch.device = CPU) -> Costs:
 
 
 def measure(dtype: torch.dtype, device: torch.device = CPU) -> Costs:
-    """Time dense attention and the device's sparse executor over growing lengths, both sides in turn."""
-    attends = {"gather": gather.attend, "triton": kernel.attend, "flex": flex.attend}
-    dense, sparse, dense_cell, sparse_cell, executor = [], [], 0.0, 0.0, "gather"
-    if device.type != "cpu":
-        executor = _working_executor(attends, *probe_problem(lengths(device)[0], dtype, device=device))
+    """Time dense attention and the device's sparse executors over growing lengths, all sides in turn."""
+    dense: list[float] = []
+    sparse: dict[str, list[float]] = {}
+    dense_cell, cells = 0.0, {}
+    names = _working(*probe_problem(lengths(device)[0], dtype, device=device))
     for length in lengths(device):
         query, key, value, plan = probe_problem(length, dtype, device=device)
-        grouped = query.shape[1] != key.shape[1]
-        both = compare(
+        grouped, scaling = query.shape[1] != key.shape[1], query.shape[-1] ** -0.5
+        seconds = compare(
             partial(F.scaled_dot_product_attention, query, key, value, is_causal=True, enable_gqa=grouped),
-            partial(attends[executor], query, key, value, plan, query.shape[-1] ** -0.5, False),
+            *(partial(ATTENDS[name], query, key, value, plan, scaling, False) for name in names),
             device=device,
         )
-        dense.append(both[0])
-        sparse.append(both[1])
+        dense.append(seconds[0])
         heads = query.shape[1] // plan.selections
-        dense_cell = both[0] / (heads * float(plan.causal_cells.sum()))
-        sparse_cell = both[1] / (heads * float(plan.kept_cells.sum()))
-    return Costs(tuple(dense), tuple(sparse), dense_cell, sparse_cell, None, COMPILE_GUESS, executor)
+        dense_cell = seconds[0] / (heads * float(plan.causal_cells.sum()))
+        for name, taken in zip(names, seconds[1:], strict=True):
+            sparse.setdefault(name, []).append(taken)
+            cells[name] = taken / (heads * float(plan.kept_cells.sum()))
+    fastest = min(cells, key=lambda name: cells[name])
+    return Costs(tuple(dense), tuple(sparse[fastest]), dense_cell, cells, COMPILE_GUESS)
 
 
-def _working_executor(
-    attends: Mapping[str, Callable[..., object]], query: Tensor, key: Tensor, value: Tensor, plan: BlockPlan
-) -> str:
-    broken: frozenset[str] = frozenset()
-    while True:
-        name = device_executor(query, key, plan, need_lse=False, need_grad=False, broken=broken)
+def _working(query: Tensor, key: Tensor, value: Tensor, plan: BlockPlan) -> list[str]:
+    """The executors worth measuring on the device of these tensors, those that do not build here left out."""
+    names = ["gather", "native"] if query.device.type == "cpu" else ["triton", "flex", "gather"]
+    working = []
+    for name in names:
+        refusal = REFUSALS.get(name)
         try:
-            attends[name](query, key, value, plan, query.shape[-1] ** -0.5, False)
+            if refusal is None or refusal(query, key, plan, False, False) is None:
+                with torch.no_grad():
+                    ATTENDS[name](query, key, value, plan, query.shape[-1] ** -0.5, False)
+                working.append(name)
         except ExecutorFailed:
-            broken |= {name}
-        else:
-            return name
+            continue
+    # on a GPU the first that works is taken; gather would need more memory than there may be
+    return working if query.device.type == "cpu" else working[:1]
 
 
 def break_even(
@@ -231,17 +245,16 @@ def measure_flex(dtype: torch.dtype) -> Costs:
         with torch.no_grad():
             flex.attend(query, key, value, plan, scaling, False)
     except flex.FlexFailed:
-        costs = replace(costs, flex_cell=float("inf"))
+        costs = replace(costs, cells={**costs.cells, "flex": float("inf")})
     else:
         compiling = time.perf_counter() - start
-        compiled, gathered = compare(
+        compiled, ready = compare(
             lambda: flex.attend(query, key, value, plan, scaling, False),
-            lambda: gather.attend(query, key, value, plan, scaling, False),
+            lambda: ATTENDS[costs.executor](query, key, value, plan, scaling, False),
         )
-        cells = query.shape[1] // plan.selections * float(plan.kept_cells.sum())
-        costs = replace(
-            costs, flex_cell=compiled / cells, sparse_cell=gathered / cells, compile_seconds=max(compiling, 1.0)
-        )
+        computed = query.shape[1] // plan.selections * float(plan.kept_cells.sum())
+        cells = {**costs.cells, "flex": compiled / computed, costs.executor: ready / computed}
+        costs = replace(costs, cells=cells, compile_seconds=max(compiling, 1.0))
     name = _file_name(dtype, CPU)
     _known[name] = costs
     write_json(name, asdict(costs))
@@ -284,10 +297,8 @@ def random_plan(
     return BlockPlan.from_block_mask(keep.to(device), q_len=length, kv_len=length, block_q=block, block_k=block)
 
 
-def compare(
-    first: Callable[[], object], second: Callable[[], object], repeats: int = 3, *, device: torch.device = CPU
-) -> tuple[float, float]:
-    """Median seconds of two computations, run in turn after one warm-up each, without gradients.
+def compare(*sides: Callable[[], object], repeats: int = 3, device: torch.device = CPU) -> list[float]:
+    """Median seconds of computations, run in turn after one warm-up each, without gradients.
 
     device : what has to finish before a time is taken
     """
@@ -296,18 +307,18 @@ def compare(
         if device.type != "cpu":
             torch.get_device_module(device).synchronize(device)
 
-    times: tuple[list[float], list[float]] = ([], [])
+    times: list[list[float]] = [[] for _ in sides]
     with torch.no_grad():
-        first()
-        second()
+        for run in sides:
+            run()
         for _ in range(repeats):
-            for run, seconds in zip((first, second), times, strict=True):
+            for run, seconds in zip(sides, times, strict=True):
                 finish()
                 start = time.perf_counter()
                 run()
                 finish()
                 seconds.append(time.perf_counter() - start)
-    return median(times[0]), median(times[1])
+    return [median(seconds) for seconds in times]
 
 
 # what this process has read or measured; only ever a copy of what the cache folder holds

@@ -16,6 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from farspan.attention.executors import triton_kernels, triton_key_kernels
 from farspan.attention.executors.tiles import Tiles, forward_candidates, tuned
+from farspan.attention.executors.work import heaviest_first
 from farspan.attention.merge import merge_attention
 from farspan.attention.plan import BlockPlan
 
@@ -143,18 +144,6 @@ def _run(
         return output[0], lse[0]
     merged, norm = merge_attention(list(output), list(lse))
     return merged.to(query.dtype), norm
-
-
-def heaviest_first(plan: BlockPlan, units: int) -> Tensor:
-    """Tasks (batch, unit, query block) as numbers, those with most keys first: Tensor int32.
-
-    Long tasks that start late would leave the other processors idle at the end.
-    """
-    work = (plan.full_num + plan.partial_num).float()
-    if plan.col_ptr is not None:
-        work = work + plan.col_ptr.diff().view_as(work) / plan.block_k
-    unit = torch.arange(units, device=work.device) * plan.selections // units
-    return work[:, unit].flatten().argsort(descending=True, stable=True).int()
 
 
 def _splits(shape: Shape, tiles: Tiles, device: torch.device) -> int:
