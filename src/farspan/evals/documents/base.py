@@ -12,15 +12,23 @@ from __future__ import annotations
 import difflib
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farspan.errors import FarspanError
+from farspan.evals.documents.kinds import prediction_kinds
 from farspan.evals.schema import LongSample, text_sha256
 from farspan.evals.sources import DataFile
 from farspan.evals.tasks import DOCUMENTS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from farspan.evals.truncate import FittedPrompt
 
 Reading = Literal["official", "fixed"]
 
@@ -29,6 +37,12 @@ CONTEXT = "{context}"
 
 class BenchmarkError(FarspanError):
     """A benchmark, data set or setting that does not exist; names close ones."""
+
+
+class Options(BaseModel):
+    """Switches of a benchmark beside its sets; a benchmark that has some derives its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,11 @@ class Scored:
 
     figures : in [0, 1] by name, `score` being the main one
     problems : kinds of trouble with the prediction or its metric, counted in tables: `empty`, `metric_error`, ...
+    truncated : something was cut out of the prompt
+    n_full, n_kept : tokens before and after, None where nothing counted them
+    cut_span : characters of the document that were cut out, None where nothing was or the rule cuts tokens
+    skipped : not asked, since the prompt did not fit; counts in no mean
+    run : number of the answer, from 1, where a question is asked several times
     """
 
     sample: LongSample
@@ -82,6 +101,10 @@ class Scored:
     problems: tuple[str, ...] = ()
     truncated: bool = False
     run: int = 1
+    n_full: int | None = None
+    n_kept: int | None = None
+    cut_span: tuple[int, int] | None = None
+    skipped: bool = False
 
     @property
     def score(self) -> float:
@@ -122,6 +145,15 @@ class DocumentBenchmark(ABC):
     truncation : the published rule for prompts that are too long
     runs : answers asked for each question where nobody says
     temperature : of the published runs
+    options_model : the frozen model of its switches
+
+    Parameters
+    ----------
+    options : switches, as `options_model` has them
+
+    Raises
+    ------
+    BenchmarkError : an unknown switch, or a value it cannot have.
     """
 
     name: ClassVar[str]
@@ -131,6 +163,17 @@ class DocumentBenchmark(ABC):
     truncation: ClassVar[str]
     runs: ClassVar[int] = 1
     temperature: ClassVar[float] = 0.0
+    options_model: ClassVar[type[Options]] = Options
+
+    def __init__(self, **options: object) -> None:
+        try:
+            self.options = self.options_model.model_validate(options)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            known = ", ".join(self.options_model.model_fields) or "none"
+            raise BenchmarkError(
+                f"{self.name}, option '{'.'.join(map(str, problem['loc']))}': {problem['msg']}; options: {known}"
+            ) from error
 
     def chosen(self, names: Sequence[str]) -> list[Dataset]:
         """The sets of these names; `all` for every one, the default ones where empty.
@@ -158,6 +201,10 @@ class DocumentBenchmark(ABC):
     def prompt(self, sample: LongSample, reading: Reading) -> Prompt:
         """What is asked; must put neither document nor question through `str.format`, since both may hold braces."""
 
+    def slots(self, sample: LongSample) -> Mapping[str, str]:
+        """Texts that a user's own prompt may name beside `{context}`."""
+        return {"input": sample.question, "question": sample.question}
+
     @abstractmethod
     def figures(self, sample: LongSample, prediction: str, reading: Reading) -> dict[str, float]:
         """Scores of a prediction, `score` among them.
@@ -182,6 +229,12 @@ class DocumentBenchmark(ABC):
         """
         raise BenchmarkError(f"{self.name} has no published form of predictions")
 
+    def official_fit(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, context: str, window: int, new_tokens: int
+    ) -> FittedPrompt | None:
+        """The prompt cut by a published rule of the benchmark's own; None where `truncation` names the rule."""
+        return None
+
     def followed_by(self, sample: LongSample, prediction: str, reading: Reading) -> Prompt | None:
         """A second question after an answer, None where there is none."""
         return None
@@ -190,17 +243,39 @@ class DocumentBenchmark(ABC):
         """The prediction of two answers."""
         return first
 
-    def scored(
-        self, sample: LongSample, prediction: str, reading: Reading, *, truncated: bool = False, run: int = 1
-    ) -> Scored:
+    def cut(
+        self, sample: LongSample, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, window: int, reading: Reading
+    ) -> FittedPrompt | None:
+        """The prompt made to fit by a rule of the benchmark's own; None where `truncation` names the rule.
+
+        window : tokens of prompt and answer together
+        """
+        return None
+
+    def official_limit(self, window: int) -> int:
+        """Tokens of the raw prompt that the published code allows a model with this window."""
+        return window - 500
+
+    async def judged(
+        self, sample: LongSample, prediction: str, ask: Callable[[str], Awaitable[str]]
+    ) -> dict[str, float]:
+        """Figures by a judge, a model that `ask` sends a prompt.
+
+        Raises
+        ------
+        BenchmarkError : the benchmark needs no judge.
+        """
+        raise BenchmarkError(f"{self.name} is scored by rules; it has no questions for a judge")
+
+    def scored(self, sample: LongSample, prediction: str, reading: Reading, *, run: int = 1) -> Scored:
         """Score a prediction; trouble is counted and never swallowed."""
-        problems = [] if prediction.strip() else ["empty"]
+        problems = list(prediction_kinds(prediction, sample.language))
         try:
             figures = self.figures(sample, prediction, reading)
         except (ValueError, ZeroDivisionError, IndexError) as error:
             figures = {"score": 0.0}
             problems.append(f"metric_error: {type(error).__name__}")
-        return Scored(sample, prediction, figures, tuple(problems), truncated, run)
+        return Scored(sample, prediction, figures, tuple(problems), run=run)
 
 
 def sample_of(
@@ -253,8 +328,9 @@ def sample_of(
 
 
 def mean_percent(scored: Sequence[Scored], figure: str = "score") -> float | None:
-    """Mean of a figure in percent, None over no samples."""
-    return 100.0 * sum(one.figures[figure] for one in scored) / len(scored) if scored else None
+    """Mean of a figure in percent, None over no samples; 0 for a sample whose metric failed."""
+    asked = [one for one in scored if not one.skipped]
+    return 100.0 * sum(one.figures.get(figure, 0.0) for one in asked) / len(asked) if asked else None
 
 
 def grouped(scored: Sequence[Scored], key: str) -> dict[str, list[Scored]]:
@@ -298,17 +374,21 @@ def suggestion(name: str, known: Sequence[str]) -> str:
     return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
 
 
-def benchmark(name: str) -> DocumentBenchmark:
-    """The benchmark of this name in the table.
+def benchmark(name: str, **options: object) -> DocumentBenchmark:
+    """The benchmark of this name in the table, hyphens or not; `options` are its switches.
 
     Raises
     ------
-    BenchmarkError : there is none; close names are given.
+    BenchmarkError : there is none (close names are given), or an option is wrong.
     """
     key = name.replace("-", "_")
     if key not in DOCUMENTS:
         raise BenchmarkError(f"unknown document benchmark '{name}'; {suggestion(key, list(DOCUMENTS))}")
     module, _, attribute = DOCUMENTS[key].partition(":")
-    made = getattr(importlib.import_module(module), attribute)()
-    assert isinstance(made, DocumentBenchmark)
-    return made
+    try:
+        kind = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise BenchmarkError(f"document benchmark '{key}' cannot be imported: {error}") from error
+    if not (isinstance(kind, type) and issubclass(kind, DocumentBenchmark)):
+        raise BenchmarkError(f"document benchmark '{key}' at {DOCUMENTS[key]} is not derived from DocumentBenchmark")
+    return kind(**options)
