@@ -16,6 +16,7 @@ from farspan.evals.generate import (
     make_distractors,
 )
 from farspan.evals.generate.distractors import CURRENT_YEAR, DistractorError, alike, near_key
+from farspan.evals.generate.languages import languages, load_language
 
 FORM = "The number of {key} is {value}."
 DATED = "As of {year}, the number of {key} is {value}."
@@ -112,3 +113,16 @@ def test_distractors_are_hidden_with_the_needles(counter: TokenCounter) -> None:
         {longer.text[s.start_char : s.end_char] for s in longer.spans},
     ]
     assert texts[0] == texts[1], "equal seeds hide the same sentences at every length"
+
+
+@pytest.mark.parametrize("lang", [code for code in languages() if code != "en"])
+@pytest.mark.parametrize("kind", ["type", "near_key"])
+def test_every_language_has_distractors_in_its_script(lang: str, kind: str) -> None:
+    language = load_language(lang)
+    key, other = language.nouns[3], language.nouns[7]
+    gold = Needle(f"{key}: {other}", "gold", key=key, value=other, form="{key}: {value}")
+    made = make_distractors(DistractorSpec.model_validate({"kind": kind, "k": 20}), [gold], 100, Random(0), lang=lang)
+    assert len({needle.key for needle in made}) == 20
+    assert not {key, other} & {text for needle in made for text in (needle.key, needle.value)}
+    if lang in ("ar", "hi", "ja", "ko", "ru", "zh"):
+        assert not any("a" <= character.lower() <= "z" for needle in made for character in needle.text)

@@ -12,13 +12,17 @@ import pytest
 from farspan.evals.generate import (
     Haystack,
     KVHaystack,
+    LengthTarget,
     LinesHaystack,
     ListHaystack,
+    Needle,
     NoiseHaystack,
     ProseHaystack,
     RecordHaystack,
     TextHaystack,
+    TokenCounter,
     WordListHaystack,
+    build_context,
 )
 from farspan.evals.generate.haystack import HaystackError
 from farspan.evals.generate.haystack.text import split_text
@@ -110,11 +114,34 @@ def test_prose_keeps_to_its_topic_and_has_no_digits() -> None:
     assert shared > 5 * strangers
 
 
-def test_english_has_words_enough() -> None:
-    english = load_language("en")
-    assert (len(english.nouns), len(english.verbs), len(english.adjectives)) >= (400, 200, 200)
-    for words in (english.nouns, english.verbs, english.adjectives, english.frames):
+def test_ten_languages() -> None:
+    assert languages() == ["ar", "de", "en", "es", "fr", "hi", "ja", "ko", "ru", "zh"]
+
+
+@pytest.mark.parametrize("code", languages())
+def test_a_language_has_words_enough(code: str) -> None:
+    language = load_language(code)
+    assert language.language == code
+    assert len(language.nouns) >= 400
+    assert len(language.verbs) >= 200
+    assert len(language.adjectives) >= 200
+    assert len(language.frames) >= 20
+    assert language.joiner == ("" if code in ("ja", "zh") else " ")
+    for words in (language.nouns, language.verbs, language.adjectives, language.frames):
         assert len(set(words)) == len(words)
+        assert all(word == word.strip() and unicodedata.is_normalized("NFC", word) for word in words)
+    assert not any(character.isdigit() for word in (*language.nouns, *language.frames) for character in word)
+
+
+@pytest.mark.parametrize("code", languages())
+def test_contexts_of_every_language_have_their_length(code: str, counter: TokenCounter) -> None:
+    needle = Needle("X 1234567.", "x")
+    built = build_context(ProseHaystack(code), [needle], LengthTarget(value=3000), counter, depths=50.0, seed=1)
+    assert counter.count(built.text) == built.n_total_tokens <= 3000
+    (span,) = built.spans
+    assert built.text[span.start_char : span.end_char] == needle.text
+    longer = build_context(ProseHaystack(code), [], LengthTarget(value=4000), counter, seed=1)
+    assert longer.text.startswith(ProseHaystack(code).joiner.join(ProseHaystack(code).units(1, 5)))
 
 
 @pytest.mark.parametrize("code", languages())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from random import Random
 from typing import Literal
 
@@ -119,9 +120,9 @@ def alike(text: str, rng: Random, lang: str = "en") -> str:
     if text.isascii() and text.isdigit():
         low = 10 ** (len(text) - 1) if len(text) > 1 else 0
         return str(rng.randrange(low, 10 ** len(text)))
-    if _WORD.fullmatch(text):
+    if _WORD.fullmatch(text) or (not text.isascii() and text.replace(" ", "").isalpha()):
         return language.nouns[rng.randrange(len(language.nouns))]
-    return "".join(_same_class(character, rng) for character in text)
+    return "".join(_same_class(character, rng, lang) for character in text)
 
 
 def near_key(key: str, rng: Random, lang: str = "en") -> str:
@@ -138,7 +139,7 @@ def near_key(key: str, rng: Random, lang: str = "en") -> str:
         raise DistractorError(f"the key '{key}' has no letter or digit to change")
     for _ in range(1 + rng.randrange(2)):
         place = changeable[rng.randrange(len(changeable))]
-        characters[place] = _same_class(characters[place], rng, hexadecimal=bool(_UUID.fullmatch(key)))
+        characters[place] = _same_class(characters[place], rng, lang, hexadecimal=bool(_UUID.fullmatch(key)))
     return "".join(characters)
 
 
@@ -151,7 +152,14 @@ def _unlike(draw: Callable[[str, Random, str], str], gold: str, taken: set[str],
     raise DistractorError(f"no text like '{gold}' is left after {MAX_REJECTIONS} draws; ask for fewer distractors")
 
 
-def _same_class(character: str, rng: Random, hexadecimal: bool = False) -> str:
+@cache
+def _letters(lang: str) -> str:
+    """Letters of a language's nouns that are not Latin."""
+    nouns = "".join(load_language(lang).nouns)
+    return "".join(sorted({character for character in nouns if character.isalpha() and not character.isascii()}))
+
+
+def _same_class(character: str, rng: Random, lang: str, hexadecimal: bool = False) -> str:
     if hexadecimal and character.isalnum():
         return "0123456789abcdef"[rng.randrange(16)]
     if character.isascii() and character.isdigit():
@@ -159,4 +167,7 @@ def _same_class(character: str, rng: Random, hexadecimal: bool = False) -> str:
     if character.isascii() and character.isalpha():
         letter = "abcdefghijklmnopqrstuvwxyz"[rng.randrange(26)]
         return letter.upper() if character.isupper() else letter
+    letters = _letters(lang)
+    if character.isalpha() and letters:
+        return letters[rng.randrange(len(letters))]
     return character
