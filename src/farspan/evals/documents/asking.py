@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from farspan.engine import Engine
     from farspan.evals.endpoint import EndpointSettings
 
-OFFICIAL_MARGIN = 500
-"""Tokens that published runs leave between the cut prompt and the window."""
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -110,6 +107,9 @@ class Fitter:
                 prompt = self.prompts.worded(dataset.name, sample, prompt)
         limit = sample.max_new_tokens or dataset.max_new_tokens
         context = sample.text
+        if CONTEXT not in prompt.user:
+            # A question that is asked without the document; the empty place keeps it one prompt.
+            prompt, context = replace(prompt, user=CONTEXT + prompt.user), ""
         if self.tokenizer is None or self.window is None:
             user = prompt.user.replace(CONTEXT, context)
             return Asked(sample, prompt.system, user, prompt.chat, limit, {})
@@ -131,7 +131,7 @@ class Fitter:
         if prompt.system:
             messages.insert(0, {"role": "system", "content": prompt.system})
         joined = f"{prompt.system}\n\n{prompt.user}" if prompt.system else prompt.user
-        limit = self.window if self.reading == "fixed" else self.window - OFFICIAL_MARGIN
+        limit = self.window if self.reading == "fixed" else self.benchmark.official_limit(self.window)
         return fit_prompt(
             self.tokenizer,
             messages if chat else joined,

@@ -71,7 +71,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is asked, `{context}` standing once where the document goes.
+    """What is asked, `{context}` standing once where the document goes, or nowhere if it is not shown.
 
     system : a system message, empty for none
     user : the user's text, or the raw text to continue where `chat` is false
@@ -242,15 +242,6 @@ class DocumentBenchmark(ABC):
     def joined(self, sample: LongSample, first: str, second: str) -> str:
         """The prediction of two answers."""
         return first
-
-    def cut(
-        self, sample: LongSample, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, window: int, reading: Reading
-    ) -> FittedPrompt | None:
-        """The prompt made to fit by a rule of the benchmark's own; None where `truncation` names the rule.
-
-        window : tokens of prompt and answer together
-        """
-        return None
 
     def official_limit(self, window: int) -> int:
         """Tokens of the raw prompt that the published code allows a model with this window."""

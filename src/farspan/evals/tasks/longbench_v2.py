@@ -71,14 +71,18 @@ class LongBenchV2(DocumentBenchmark):
         if sample.task == "cot":
             return Prompt(f"{_document()}\n\n{asked}\n\nThink about it step by step, and do not give the answer yet.")
         if sample.task == "no_context":
-            return Prompt(f"Answer from what you know; the document is left out.{CONTEXT}\n\n{asked}\n\n{_FORM}")
+            return Prompt(f"Answer from what you know; the document is left out.\n\n{asked}\n\n{_FORM}")
         return Prompt(f"{_document()}\n\n{asked}\n\n{_FORM}")
+
+    def official_limit(self, window: int) -> int:
+        """120,000 tokens for models of 128k, a like share of other windows."""
+        return window * 15 // 16
 
     def followed_by(self, sample: LongSample, prediction: str, reading: Reading) -> Prompt | None:
         if sample.task != "cot":
             return None
         left_out = "The document is left out here; it was read for the reasoning below."
-        return Prompt(f"{left_out}{CONTEXT}\n\n{_asked(sample)}\n\nReasoning:\n{prediction}\n\n{_FORM}")
+        return Prompt(f"{left_out}\n\n{_asked(sample)}\n\nReasoning:\n{prediction}\n\n{_FORM}")
 
     def joined(self, sample: LongSample, first: str, second: str) -> str:
         return second
