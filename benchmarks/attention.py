@@ -185,8 +185,9 @@ def executor_cell(density: float, problem: Problem, dense: str, runner: Runner, 
 
 
 @torch.no_grad()
-def forward_cell(side: Side, model: PreTrainedModel, ids: Tensor, rounds: int) -> Cell:
+def forward_cell(side: Side, model: PreTrainedModel, ids: Tensor, rounds: int, executor: str) -> Cell:
     """The whole prefill, in turn with the model as it is."""
+    lever = side.lever.model_copy(update={"backend": executor})
 
     def read() -> Tensor:
         found: Tensor = model(ids, use_cache=False, logits_to_keep=LAST).logits[0].log_softmax(-1)
@@ -195,13 +196,14 @@ def forward_cell(side: Side, model: PreTrainedModel, ids: Tensor, rounds: int) -
     seconds: dict[str, list[float]] = {"dense": [], "sparse": []}
     expected = read()
     memory = {"dense": measure_memory(Forward(model), ids, keep=1).allocated_peak}
-    with side.lever(model):
+    with lever(model):
         moved = read()
-        density = statistics.mean(layer.density for layer in attention_report(model))
+        reports = attention_report(model)
+        density = statistics.mean(layer.density for layer in reports)
         memory["sparse"] = measure_memory(Forward(model), ids, keep=1).allocated_peak
     for _ in range(rounds):
         for name in seconds:
-            with side.lever(model) if name == "sparse" else nullcontext():
+            with lever(model) if name == "sparse" else nullcontext():
                 seconds[name].append(clocked(read, ids.device)[0])
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
@@ -211,6 +213,7 @@ def forward_cell(side: Side, model: PreTrainedModel, ids: Tensor, rounds: int) -
         "times_faster_than_dense": round(medians["dense"] / medians["sparse"], 3),
         "peak_bytes": memory,
         "kl_nats": round(float((expected.exp() * (expected - moved)).sum(-1).mean()), 5),
+        "executors": sorted({name for layer in reports for name in layer.backends}),
         "same_next_token": round(float((expected.argmax(-1) == moved.argmax(-1)).float().mean()), 4),
     }
 
@@ -254,11 +257,17 @@ def on_model(options: argparse.Namespace, journal: Journal) -> None:
                         key,
                         partial(attention_cell, side, problem, "", runner, options.rounds),
                     )
+        if options.backend == "auto":
+            tried_on = made_up(options.forward, 4, 4, 64, torch.device("cpu"), torch.float32).layers[0]
+            plan = random_plan(options.forward, 4, 0.25, generator=torch.Generator().manual_seed(0))
+            fastest = runner.fastest(tried_on, tried_on.key, tried_on.value, plan)
+        else:
+            fastest = options.backend
         for side in one_of_each(sides(options.forward, options.quick)[0]):
             whole = text_ids(ids, options.forward)
             journal.measure(
                 f"forward {options.forward} {side.key}",
-                partial(forward_cell, side, model, whole, options.rounds),
+                partial(forward_cell, side, model, whole, options.rounds, fastest),
             )
         length, tried = options.scores, sides(options.scores, options.quick)[0]
         plain = (None, options.n)

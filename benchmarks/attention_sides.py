@@ -6,7 +6,9 @@ query prefers a few heavy keys and its own neighbourhood, as trained models do. 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -19,6 +21,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from farspan.attention import AttentionContext, AttentionLever, BlockPlan
 from farspan.attention.executors import EXECUTORS, execute
 from farspan.attention.executors.choice import Chooser
+from farspan.attention.executors.failure import ExecutorFailed
 from farspan.attention.selection import Attended, stored
 from farspan.recipe import Lever, build_lever, lever_class, lever_table
 
@@ -65,7 +68,7 @@ def _sides_of(name: str, cls: type[Lever], length: int, quick: bool) -> list[Sid
     block = 64 if length < 4096 else 128
     blocks: dict[str, object] = {"block_size": block}
     masses = [{**blocks, "threshold": threshold} for threshold in (0.9, 0.8, 0.6)]
-    windows = [max(block, length // part) for part in (4, 8)]
+    windows = [max(2 * block, length // part) for part in (4, 8)]
     settings: dict[str, list[dict[str, object]]] = {
         "pbs": [{**mass, "segment_size": 2 * block} for mass in masses],
         "pbs+": [{**mass, "segment_size": 2 * block, "scoring": "xattention"} for mass in masses],
@@ -165,12 +168,12 @@ def made_up(
 class Runner:
     """Attends one layer in every way that is compared.
 
-    backend : executor of sparse calls; `auto` takes compiled ones where they work, so that no measurement of this
-        machine stands between two runs
+    backend : executor of sparse calls; `auto` tries all once on the first plan of a kind and length
     """
 
     backend: str = "auto"
     chooser: Chooser = field(default_factory=Chooser)
+    _fastest: dict[tuple[int, int, int, bool], str] = field(default_factory=dict)
 
     def dense(self, layer: Layer, backend: str = "") -> Tensor:
         """Everything read, by the named fused kernel or the one torch takes."""
@@ -201,18 +204,41 @@ class Runner:
         if order is not None:
             key, value = stored(key, order), stored(value, order)
         output, _, used = execute(
-            layer.query, key, value, plan, layer.scaling, self._executor(layer, key, plan), False, self.chooser
+            layer.query,
+            key,
+            value,
+            plan,
+            layer.scaling,
+            self.fastest(layer, key, value, plan),
+            False,
+            self.chooser,
         )
         return Taken(output, plan.density(), used)
 
-    def _executor(self, layer: Layer, key: Tensor, plan: BlockPlan) -> str:
+    def fastest(self, layer: Layer, key: Tensor, value: Tensor, plan: BlockPlan) -> str:
+        """The executor asked for, or that which was fastest on a first plan of this kind and length."""
         if self.backend != "auto":
             fits = EXECUTORS[self.backend].refusal(layer.query, key, plan, False, False) is None
             return self.backend if fits else "auto"
-        for name in ("triton", "flex", "gather"):
-            if name in EXECUTORS and EXECUTORS[name].refusal(layer.query, key, plan, False, False) is None:
-                return name
-        return "auto"
+        kind = (layer.query.shape[2], plan.block_q, plan.block_k, plan.col_ptr is not None)
+        if kind not in self._fastest:
+            seconds = {}
+            for name in EXECUTORS.keys() - {"dense", "reference", "masked"}:
+                if EXECUTORS[name].refusal(layer.query, key, plan, False, False) is None:
+                    with suppress(ExecutorFailed):
+                        seconds[name] = self._seconds(name, layer, key, value, plan)
+            self._fastest[kind] = min(seconds, key=lambda name: seconds[name]) if seconds else "auto"
+        return self._fastest[kind]
+
+    def _seconds(self, name: str, layer: Layer, key: Tensor, value: Tensor, plan: BlockPlan) -> float:
+        taken = 0.0
+        for _ in range(2):  # the first one compiles
+            started = time.perf_counter()
+            execute(layer.query, key, value, plan, layer.scaling, name, False, self.chooser)
+            if layer.query.device.type == "cuda":
+                torch.cuda.synchronize(layer.query.device)
+            taken = time.perf_counter() - started
+        return taken
 
 
 def text_ids(rows: Sequence[int], length: int) -> Tensor:
