@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from farspan.errors import FarspanError
-from farspan.positions import E2LLM
+from farspan.positions import E2LLM, LinearInterpolation
 from farspan.recipe import Recipe
 from farspan.training import FineTune, fit_e2
-from tests.training.short_reader import BATCH_TOKENS, WINDOW, batches, fresh_model, loss_at
+from tests.training.short_reader import BATCH_TOKENS, WINDOW, batches, fresh_model, loss_at, short_reader
 
 LEVER = E2LLM(factor=4, max_factor=8)
 
@@ -47,6 +47,29 @@ def test_a_random_model_learns_once_and_serves_every_factor(tmp_path: Path) -> N
     recipes[4].bake(model)
     assert model.config.max_position_embeddings == 4 * WINDOW
     assert loss_at(model, 4 * WINDOW) < before[4] - 0.15
+
+
+@pytest.mark.slow
+def test_without_offsets_less_is_gained(tmp_path: Path) -> None:
+    model = short_reader()
+    tuned = FineTune(tokens=300 * BATCH_TOKENS, learning_rate=1e-3, muon_learning_rate=5e-3)
+    found = {}
+    # With as many sinks as the row has tokens none is shifted.
+    for name, sinks in (("shifted", 4), ("still", WINDOW)):
+        recipes = fit_e2(
+            LEVER.model_copy(update={"num_sink_tokens": sinks}),
+            model,
+            batches(2),
+            tmp_path / name,
+            batch_tokens=BATCH_TOKENS,
+            fine_tune=tuned,
+            precision="fp32",
+        )
+        with recipes[4](model):
+            found[name] = loss_at(model, 4 * WINDOW)
+    with LinearInterpolation(factor=4)(model):
+        assert found["shifted"] < loss_at(model, 4 * WINDOW)
+    assert found["shifted"] < found["still"] - 0.1
 
 
 def test_what_cannot_be_learned_is_refused(tmp_path: Path) -> None:
