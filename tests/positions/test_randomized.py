@@ -101,6 +101,23 @@ def test_a_scale_of_its_own_is_served_as_it_is() -> None:
         build_lever("randomized", {"factor": 2, "min_step": 3})
 
 
+@pytest.mark.parametrize("family", ["power-basis", "truncated-basis"])
+def test_other_families_are_served_as_they_are_and_trained_at_random(family: str) -> None:
+    model, ids = model_of("llama"), ids_of(2 * WINDOW, batch=2)
+    lever = Randomized.model_validate({"factor": 4, "family": family, "scale": 2})
+    with build_lever(family, {"factor": 4, "scale": 2})(model):
+        served = logits_of(model, ids)
+        model.train()
+        plain = logits_of(model, ids)
+        model.eval()
+    with lever(model):
+        assert torch.equal(logits_of(model, ids), served)
+        model.train()
+        assert not torch.allclose(logits_of(model, ids), plain, atol=1e-4)
+    wanted = build_lever(family, {"factor": 4}).plan(config_of("llama")).inv_freq  # type: ignore[attr-defined]
+    assert torch.equal(lever.model_copy(update={"scale": None}).plan(config_of("llama")).inv_freq, wanted)
+
+
 def test_gradients_flow_through_random_positions() -> None:
     model, ids = model_of("llama").train(), ids_of(2 * WINDOW, batch=2)
     with Randomized(factor=2)(model):

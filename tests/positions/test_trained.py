@@ -26,6 +26,7 @@ from farspan.positions import (
     PowerBasis,
     Randomized,
     SearchSettings,
+    TruncatedBasis,
     Yarn,
     search_longrope,
 )
@@ -125,7 +126,17 @@ def test_a_model_trained_at_one_scale_reads_farther_at_a_larger_one(fine_tuned: 
     assert accuracy[3] > accuracy[2]
 
 
-@pytest.mark.parametrize("lever", [PowerBasis(factor=2), Randomized(factor=2)])
+@pytest.mark.parametrize(
+    "lever",
+    [
+        PowerBasis(factor=2),
+        TruncatedBasis(factor=2),
+        Randomized(factor=2),
+        Randomized(factor=2, family="power-basis"),
+        Randomized(factor=2, family="truncated-basis"),
+    ],
+    ids=str,
+)
 def test_fine_tuning_makes_up_for_a_method(trained: PreTrainedModel, lever: PositionLever) -> None:
     model = copy.deepcopy(trained)
     before = stretched(model, lever, 2 * WINDOW)

@@ -15,6 +15,7 @@ from farspan.positions.lever import PositionLever, Stretched
 from farspan.positions.linear import linear_vector
 from farspan.positions.position_map import mapped_positions
 from farspan.positions.rope import RopeSpec
+from farspan.recipe import build_lever
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,12 +90,13 @@ class Randomized(PositionLever):
     """Random real-valued positions while the model trains, whole ones afterwards, with all frequencies divided.
 
     Any training that runs while the lever is on sees the random positions: `randomized:factor=4,fine-tune`. Evaluated
-    and exported, the model is one of linear interpolation; without training the lever is no more than that.
+    and exported, the model is one of its family's; without training the lever is no more than that.
 
     Fields
     ------
-    scale : divisor of all frequencies, in training and evaluation; the factor if left out. Training at one scale and
-        serving at a larger one is allowed: give the served recipe the larger
+    family : how frequencies change, in training and evaluation: as by `linear`, `power-basis` or `truncated-basis`
+    scale : divisor of all frequencies; the factor if left out, 1 for families other than `linear`. Training at one
+        scale and serving at a larger one is allowed: give the served recipe the larger
     seed : of the random positions
     max_step, min_step : range of a step from one token to the next
 
@@ -106,6 +108,7 @@ class Randomized(PositionLever):
     trials: ClassVar[tuple[dict[str, object], ...]] = ({},)
     short_rows: ClassVar[bool] = True
 
+    family: Literal["linear", "power-basis", "truncated-basis"] = "linear"
     scale: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     seed: int = 0
     max_step: float = Field(default=2.0, gt=0, allow_inf_nan=False)
@@ -118,6 +121,10 @@ class Randomized(PositionLever):
         return self
 
     def stretch(self, rope: RopeSpec) -> Stretched:
+        if self.family != "linear":
+            lever = build_lever(self.family, {"factor": self.factor, "scale": self.scale or 1.0})
+            assert isinstance(lever, PositionLever)
+            return lever.stretch(rope)
         scale = self.scale or self.factor
         native = {"rope_type": "linear", "rope_theta": rope.rope_theta, "factor": scale}
         return Stretched(linear_vector(rope.inv_freq, scale), native=native)
