@@ -246,11 +246,18 @@ def aggregate(scored: Sequence[Scored]) -> Table:
         table.notes.append(f"{len(means)} of {len(_SETS)} sets: the averages are not those of published tables")
     for name in _SETS:
         mine = [one for one in scored if one.sample.task == name + EXTENDED]
-        for level in LEVELS if mine else ():
-            part = [one for one in mine if one.sample.metadata["length_level"] == level]
-            value = round(100.0 * sum(one.score for one in part) / len(part), 2) if part else None
-            table.rows.append(Row(f"{name}{EXTENDED}", level, value, len(part)))
+        if mine:
+            table.rows += [Row(name + EXTENDED, level, value, n) for level, (value, n) in bucket_means(mine).items()]
     return table
+
+
+def bucket_means(scored: Sequence[Scored]) -> dict[str, tuple[float | None, int]]:
+    """Means in percent to two decimals by bucket of length, and how many samples each has; None over none."""
+    found: dict[str, tuple[float | None, int]] = {}
+    for level in LEVELS:
+        part = [one.score for one in scored if one.sample.metadata["length_level"] == level]
+        found[level] = (round(100.0 * sum(part) / len(part), 2) if part else None, len(part))
+    return found
 
 
 def _mean(values: Sequence[float]) -> float | None:
