@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from string import Formatter
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from farspan.evals.asking import Heard, without_reasoning
 from farspan.evals.documents.base import CONTEXT, BenchmarkError, DocumentBenchmark, Prompt, Reading
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from farspan.engine import Engine
     from farspan.evals.endpoint import EndpointSettings
+
+
+Template = Literal["auto", "on", "off"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Asked:
 
 
 class PromptFile:
-    """A user's own wording: a JSON object of set names and templates with `{context}` and `{input}`.
+    """A user's own wording: a JSON object of set names and templates, as published prompt files are.
+
+    A template is text with `{context}`, `{input}` and the benchmark's further slots, written for `str.format`, so that
+    braces meant as such are doubled; or an object of `system` and `user` texts.
 
     Raises
     ------
@@ -61,19 +68,44 @@ class PromptFile:
             found = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise BenchmarkError(f"cannot read prompts from {path}: {error}") from error
-        if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
+        if not isinstance(found, dict):
             raise BenchmarkError(f"{path} is no object of set names and templates")
-        bad = [name for name, text in found.items() if text.count(CONTEXT) != 1]
-        if bad:
-            raise BenchmarkError(f"{path}: the template of '{bad[0]}' must hold {CONTEXT} once")
-        self.templates: dict[str, str] = found
+        self.path = path
+        self.templates: dict[str, dict[str, str]] = {}
+        for name, template in found.items():
+            parts = {"user": template} if isinstance(template, str) else template
+            if not isinstance(parts, dict) or not isinstance(parts.get("user"), str):
+                raise BenchmarkError(f"{path}: the template of '{name}' is neither text nor an object with 'user'")
+            self.templates[name] = {"user": parts["user"], "system": str(parts.get("system", ""))}
 
-    def worded(self, name: str, sample: LongSample, prompt: Prompt) -> Prompt:
-        """The user's wording of a set, or the benchmark's own where the file has none."""
+    def worded(self, name: str, slots: Mapping[str, str], prompt: Prompt) -> Prompt:
+        """The user's wording of a set, or the benchmark's own where the file has none.
+
+        Raises
+        ------
+        BenchmarkError : a template without the document, or with a slot that is not known.
+        """
         template = self.templates.get(name)
         if template is None:
             return prompt
-        return replace(prompt, user=template.replace("{input}", _harmless(sample.question)), system="")
+        texts = {part: self._filled(name, text, slots) for part, text in template.items()}
+        if texts["user"].count(CONTEXT) != 1:
+            raise BenchmarkError(f"{self.path}: the template of '{name}' must hold {CONTEXT} once")
+        return replace(prompt, user=texts["user"], system=texts["system"])
+
+    def _filled(self, name: str, template: str, slots: Mapping[str, str]) -> str:
+        filled = []
+        try:
+            for literal, slot, _, _ in Formatter().parse(template):
+                filled.append(literal)
+                if slot == "context":
+                    filled.append(CONTEXT)
+                elif slot is not None:
+                    filled.append(_harmless(slots[slot]))
+        except (ValueError, KeyError) as error:
+            known = ", ".join(f"{{{slot}}}" for slot in ("context", *slots))
+            raise BenchmarkError(f"{self.path}: the template of '{name}': {error}; slots are {known}") from error
+        return "".join(filled)
 
 
 @dataclass(frozen=True)
@@ -84,6 +116,7 @@ class Fitter:
     window : tokens the model reads, answer included
     truncate : cut what is too long; else it is not asked and counted
     prompts : the user's own wording
+    template : use the chat template for the sets that are published with one (`auto`), for all, or for none
     """
 
     benchmark: DocumentBenchmark
@@ -92,6 +125,31 @@ class Fitter:
     window: int | None = None
     truncate: bool = True
     prompts: PromptFile | None = None
+    template: Template = "auto"
+
+    def __post_init__(self) -> None:
+        if self.template == "on" and self.tokenizer is not None and not self._has_template:
+            raise BenchmarkError("the tokenizer has no chat template; use template 'auto' or 'off'")
+
+    @property
+    def _has_template(self) -> bool:
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def block(self, samples: Sequence[LongSample]) -> list[Asked]:
+        """The prompts of samples, in order.
+
+        Where a document is too long for questions on it, all of them get it cut in the same place, that of the longest
+        question, so that what they share is still read once. The published rules cut each prompt for itself.
+        """
+        if self.reading == "official" or self.tokenizer is None or self.window is None:
+            return [self.asked(sample) for sample in samples]
+        leaders: dict[tuple[str, str], LongSample] = {}
+        for sample in samples:
+            key = (sample.task, sample.shared_context_key or sample.id)
+            if key not in leaders or len(sample.question) > len(leaders[key].question):
+                leaders[key] = sample
+        led = {key: self.asked(sample) for key, sample in leaders.items()}
+        return [self._like(led[sample.task, sample.shared_context_key or sample.id], sample) for sample in samples]
 
     def asked(self, sample: LongSample, prompt: Prompt | None = None) -> Asked:
         """A sample's prompt; another one than the benchmark's first where given.
@@ -100,26 +158,50 @@ class Fitter:
         ------
         TruncationError : the window has no room for any of the document.
         """
-        dataset = self.benchmark.datasets[sample.task]
-        if prompt is None:
-            prompt = self.benchmark.prompt(sample, self.reading)
-            if self.prompts is not None:
-                prompt = self.prompts.worded(dataset.name, sample, prompt)
-        limit = sample.max_new_tokens or dataset.max_new_tokens
+        prompt = self._worded(sample) if prompt is None else _one_document(prompt)
+        limit = sample.max_new_tokens or self.benchmark.datasets[sample.task].max_new_tokens
         context = sample.text
-        if CONTEXT not in prompt.user:
-            # A question that is asked without the document; the empty place keeps it one prompt.
-            prompt, context = replace(prompt, user=CONTEXT + prompt.user), ""
+        chat = self._chat(prompt)
         if self.tokenizer is None or self.window is None:
             user = prompt.user.replace(CONTEXT, context)
-            return Asked(sample, prompt.system, user, prompt.chat, limit, {})
-        chat = prompt.chat and bool(getattr(self.tokenizer, "chat_template", None))
+            return Asked(sample, prompt.system, user, chat, limit, {})
         fitted = self._fitted(prompt, context, limit, chat)
-        user = fitted.text if fitted.text is not None else (fitted.messages or [{}])[-1]["content"]
-        system = prompt.system if chat else ""
+        if fitted.text is not None:
+            system, user = "", fitted.text
+        else:
+            system, user = prompt.system, (fitted.messages or [{}])[-1]["content"]
         if not self.truncate and fitted.truncated:
             return Asked(sample, system, "", chat, limit, fitted.metadata(), too_long=True)
         return Asked(sample, system, user, chat, limit, fitted.metadata())
+
+    def _worded(self, sample: LongSample) -> Prompt:
+        prompt = self.benchmark.prompt(sample, self.reading)
+        if self.prompts is not None:
+            prompt = self.prompts.worded(sample.task, self.benchmark.slots(sample), prompt)
+        return _one_document(prompt)
+
+    def _chat(self, prompt: Prompt) -> bool:
+        if self.template == "off":
+            return False
+        wanted = prompt.chat or self.template == "on"
+        return wanted and (self.tokenizer is None or self._has_template)
+
+    def _like(self, led: Asked, sample: LongSample) -> Asked:
+        """A sample asked with its document cut as in another prompt, if that fits."""
+        if led.sample is sample or led.too_long:
+            return led if led.sample is sample else self.asked(sample)
+        assert self.tokenizer is not None
+        assert self.window is not None
+        prompt, context, span = self._worded(sample), sample.text, led.cut.get("cut_span")
+        if isinstance(span, tuple):
+            context = context[: span[0]] + context[span[1] :]
+        user, chat = prompt.user.replace(CONTEXT, context), self._chat(prompt)
+        limit = sample.max_new_tokens or self.benchmark.datasets[sample.task].max_new_tokens
+        system = prompt.system
+        if not chat:
+            system, user = "", f"{system}\n\n{user}" if system else user
+        asked = Asked(sample, system, user, chat, limit, led.cut)
+        return asked if len(prompt_ids(asked, self.tokenizer)) + limit <= self.window else self.asked(sample)
 
     def _fitted(self, prompt: Prompt, context: str, new_tokens: int, chat: bool) -> FittedPrompt:
         assert self.tokenizer is not None
@@ -165,7 +247,7 @@ class LocalVoice:
         from farspan.engine import Request
 
         sent = [asked for asked in batch if not asked.too_long]
-        ids = [self._ids(asked) for asked in sent]
+        ids = [prompt_ids(asked, self.tokenizer) for asked in sent]
         shared = _shared_lengths([asked.sample.shared_context_key for asked in sent], ids)
         results = iter(
             self.engine.generate_batch(
@@ -193,15 +275,17 @@ class LocalVoice:
             replies.append(Heard(text=text, truncated=cut, input_tokens=tokens[0], output_tokens=tokens[1]))
         return replies
 
-    def _ids(self, asked: Asked) -> list[int]:
-        if not asked.chat:
-            text = f"{asked.system}\n\n{asked.user}" if asked.system else asked.user
-            return [int(token) for token in self.tokenizer(text, verbose=False)["input_ids"]]
-        messages = [{"role": "user", "content": asked.user}]
-        if asked.system:
-            messages.insert(0, {"role": "system", "content": asked.system})
-        text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        return [int(token) for token in self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+
+def prompt_ids(asked: Asked, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a prompt, in the chat template or as raw text."""
+    if not asked.chat:
+        text = f"{asked.system}\n\n{asked.user}" if asked.system else asked.user
+        return [int(token) for token in tokenizer(text, verbose=False)["input_ids"]]
+    messages = [{"role": "user", "content": asked.user}]
+    if asked.system:
+        messages.insert(0, {"role": "system", "content": asked.system})
+    text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return [int(token) for token in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
 class RemoteVoice:
@@ -247,3 +331,9 @@ def _shared_lengths(keys: Sequence[str], ids: Sequence[Sequence[int]]) -> list[i
 def _harmless(text: str) -> str:
     """A question whose text holds the document's placeholder must not be taken for it."""
     return text.replace(CONTEXT, CONTEXT.replace("{", "{ "))
+
+
+def _one_document(prompt: Prompt) -> Prompt:
+    """A prompt in which nothing behind the document's place can be taken for that place."""
+    head, place, tail = prompt.user.partition(CONTEXT)
+    return replace(prompt, user=head + place + _harmless(tail))

@@ -91,7 +91,6 @@ class Scored:
     truncated : something was cut out of the prompt
     n_full, n_kept : tokens before and after, None where nothing counted them
     cut_span : characters of the document that were cut out, None where nothing was or the rule cuts tokens
-    skipped : not asked, since the prompt did not fit; counts in no mean
     run : number of the answer, from 1, where a question is asked several times
     """
 
@@ -104,7 +103,6 @@ class Scored:
     n_full: int | None = None
     n_kept: int | None = None
     cut_span: tuple[int, int] | None = None
-    skipped: bool = False
 
     @property
     def score(self) -> float:
@@ -114,12 +112,16 @@ class Scored:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table: a value in percent over `n` samples, None where there are none."""
+    """A line of a table: a value in percent over `n` samples, None where there are none.
+
+    stderr : standard error of the value, questions on one document taken together; None where it is not known
+    """
 
     group: str
     name: str
     value: float | None
     n: int
+    stderr: float | None = None
 
 
 @dataclass
@@ -320,8 +322,22 @@ def sample_of(
 
 def mean_percent(scored: Sequence[Scored], figure: str = "score") -> float | None:
     """Mean of a figure in percent, None over no samples; 0 for a sample whose metric failed."""
-    asked = [one for one in scored if not one.skipped]
-    return 100.0 * sum(one.figures.get(figure, 0.0) for one in asked) / len(asked) if asked else None
+    return 100.0 * sum(one.figures.get(figure, 0.0) for one in scored) / len(scored) if scored else None
+
+
+def mean_row(group: str, name: str, scored: Sequence[Scored], digits: int = 2) -> Row:
+    """The mean score as a row, with its standard error; questions on one document are no independent draws."""
+    mean = mean_percent(scored)
+    if mean is None:
+        return Row(group, name, None, 0)
+    rests: dict[str, float] = {}
+    for one in scored:
+        key = one.sample.shared_context_key or one.sample.id
+        rests[key] = rests.get(key, 0.0) + 100.0 * one.score - mean
+    error = None
+    if len(rests) > 1:
+        error = (sum(rest * rest for rest in rests.values()) * len(rests) / (len(rests) - 1)) ** 0.5 / len(scored)
+    return Row(group, name, round(mean, digits), len(scored), error)
 
 
 def grouped(scored: Sequence[Scored], key: str) -> dict[str, list[Scored]]:

@@ -1,0 +1,389 @@
+"""L-Eval: exams and open questions on 508 long documents, several on each; length-instructed answers and a judge.
+
+Closed sets are scored by what `exam_answers` reads out of an answer, open ones by words in common, each with the number
+of words that is wanted told in the prompt. `judge_prompt` and `pairwise_win_rate` are the judge's side.
+
+Source: arXiv 2307.11088.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from farspan.evals.documents.base import (
+    CONTEXT,
+    BenchmarkError,
+    Dataset,
+    DocumentBenchmark,
+    Prompt,
+    Reading,
+    Row,
+    Scored,
+    Table,
+    list_field,
+    sample_of,
+    text_field,
+)
+from farspan.evals.metrics import exam_answers as exams
+from farspan.evals.metrics.normalize import normalize_squad_cased
+from farspan.evals.metrics.rouge import rouge_google
+from farspan.evals.metrics.token_f1 import qa_f1
+from farspan.evals.schema import LongSample
+from farspan.evals.sources import DataFile, iter_jsonl, resolve_file
+from farspan.evals.truncate import FittedPrompt, TruncationError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+REPO, REVISION = "L4NLP/LEval", "main"
+TOKENS = 512
+WORDS_A_PASS = 250
+PARTIAL_CREDIT = 0.25
+TOPIC_QUESTIONS = 3
+PREDICTION_MARK = "_pred"
+
+CLOSED = ("tpo", "gsm100", "quality", "coursera", "topic_retrieval_longchat", "sci_fi", "codeU")
+SUMMARIES = (
+    "gov_report_summ",
+    "meeting_summ",
+    "news_summ",
+    "paper_assistant",
+    "patent_summ",
+    "review_summ",
+    "tv_show_summ",
+)
+QUESTIONS = (
+    "financial_qa",
+    "legal_contract_qa",
+    "multidoc_qa",
+    "narrative_qa",
+    "natural_question",
+    "scientific_qa",
+)
+SCORED_ROWS = ("exam", "f1", "rouge")
+SUBSETS = {"auto": SCORED_ROWS, "llm": ("LLM",), "human": ("human",)}
+"""Which rows a set is made of: those scored by words, those a judge reads, those people read."""
+
+_WORLD = "based on the world described in the document."
+
+
+def _file(name: str, kind: str) -> DataFile:
+    return DataFile(
+        REPO,
+        f"{name}.jsonl",
+        REVISION,
+        other_names=(f"{kind}-ended-tasks/{name}.jsonl", f"LEval-data/{kind}-ended-tasks/{name}.jsonl"),
+    )
+
+
+def _metric(name: str) -> str:
+    return "exam" if name in CLOSED else "rouge" if name in SUMMARIES else "f1"
+
+
+class LEval(DocumentBenchmark):
+    """The 20 sets; `subset` chooses the rows, `length_instruction` tells open questions how long an answer is.
+
+    Parameters
+    ----------
+    subset : `auto`, `llm` or `human`
+    """
+
+    name: ClassVar[str] = "l_eval"
+    title: ClassVar[str] = "L-Eval"
+    truncation: ClassVar[str] = "lm_eval_right"
+    datasets: ClassVar[Mapping[str, Dataset]] = {
+        name: Dataset(
+            name,
+            _file(name, "Closed" if name in CLOSED else "Open"),
+            "closed" if name in CLOSED else "open",
+            "en",
+            _metric(name),
+            TOKENS,
+        )
+        for name in (*CLOSED, *QUESTIONS, *SUMMARIES)
+    }
+
+    def __init__(self, subset: str = "auto", *, length_instruction: bool = True) -> None:
+        if subset not in SUBSETS:
+            raise BenchmarkError(f"l_eval has no rows '{subset}'; it has {', '.join(SUBSETS)}")
+        self.subset = subset
+        self.length_instruction = length_instruction
+
+    def chosen(self, names: Sequence[str]) -> list[Dataset]:
+        wide = {"closed": CLOSED, "open": (*QUESTIONS, *SUMMARIES)}
+        return super().chosen([name for given in names for name in wide.get(given, (given,))])
+
+    def rows(self, dataset: Dataset, data_dir: str | Path | None) -> Iterator[Mapping[str, object]]:
+        return iter_jsonl(resolve_file(dataset.file, data_dir))
+
+    def samples(self, dataset: Dataset, rows: Iterator[Mapping[str, object]]) -> Iterator[LongSample]:
+        """One sample a question; the questions of a document share it."""
+        for number, row in enumerate(rows):
+            if str(row.get("evaluation", "")) not in SUBSETS[self.subset]:
+                continue
+            asked, answers = list_field(row, "instructions"), list_field(row, "outputs")
+            if len(asked) != len(answers):
+                raise BenchmarkError(f"{dataset.name}, row {number} has {len(asked)} questions, {len(answers)} answers")
+            if dataset.name == "topic_retrieval_longchat" and len(asked) != TOPIC_QUESTIONS:
+                raise BenchmarkError(f"{dataset.name}, row {number} has {len(asked)} questions, not {TOPIC_QUESTIONS}")
+            for index, (question, answer) in enumerate(zip(asked, answers, strict=True)):
+                yield sample_of(
+                    self.name,
+                    dataset,
+                    f"{dataset.name}-{number}-{index}",
+                    context=text_field(row, "input"),
+                    question=question,
+                    answers=[answer],
+                    n_ref_words=len(answer.split()),
+                    length=len(text_field(row, "input").split()),
+                    metadata={"source": text_field(row, "source", ""), "place": index},
+                )
+
+    def prompt(self, sample: LongSample, reading: Reading) -> Prompt:
+        name = sample.task
+        if name in ("gsm100", "codeU", "topic_retrieval_longchat"):
+            return Prompt(f"{CONTEXT}\n\n{sample.question}", _SYSTEMS[name])
+        if name in CLOSED:
+            tail = "Give the answer without explaining it.\nAnswer:"
+            user = f"The document is this:\n{CONTEXT}\n\nQuestion: {sample.question}\n{tail}"
+            return Prompt(user, _SYSTEMS.get(name, _SYSTEMS["exam"]))
+        wanted = length_instruction(sample.n_ref_words or 1) if self.length_instruction else ""
+        user = f"The document is this:\n{CONTEXT}\n\nInstruction: {sample.question}\n{wanted}Answer:"
+        return Prompt(user, _SYSTEMS["open"])
+
+    def followed_by(self, sample: LongSample, prediction: str, reading: Reading) -> Prompt | None:
+        if sample.task != "sci_fi":
+            return None
+        real = "by what you know of the real world. Answer True or False."
+        asked = sample.question.replace(_WORLD, real) if _WORLD in sample.question else f"{sample.question}\n{real}"
+        # asked alone, so that the document cannot answer for the world
+        return Prompt(f"{asked}\nAnswer:", _SYSTEMS["world"])
+
+    def joined(self, sample: LongSample, first: str, second: str) -> str:
+        return f"{first} {exams.FACT_TAG} {second}]"
+
+    def figures(self, sample: LongSample, prediction: str, reading: Reading) -> dict[str, float]:
+        reference = sample.answers[0]
+        if sample.task == "sci_fi":
+            return _true_and_fact(prediction, reference)
+        if sample.task in CLOSED:
+            return _exam(sample.task, prediction, reference, reading)
+        words = {"words": float(len(prediction.split())), "reference_words": float(len(reference.split()))}
+        if sample.task in SUMMARIES:
+            found = rouge_google(prediction, reference)
+            parts = {name: found[name].f for name in ("rouge1", "rouge2", "rougeL")}
+            return {"score": parts["rougeL"], **parts, **words}
+        return {"score": qa_f1(prediction, reference), **words}
+
+    def table(self, scored: Sequence[Scored], reading: Reading) -> Table:
+        """Closed sets in percent with their mean; open ones by F1 or ROUGE, with the lengths of answers beside them."""
+        table = Table()
+        means: dict[str, float] = {}
+        for name in self.datasets:
+            mine = [one for one in scored if one.sample.task == name]
+            if not mine:
+                continue
+            rows = _set_rows(name, mine)
+            table.rows += rows
+            means[name] = next(row.value for row in rows if row.value is not None)
+        exams_done = [means[name] for name in CLOSED if name in means and name != "topic_retrieval_longchat"]
+        if exams_done:
+            table.rows.append(Row("overall", "closed", _four(sum(exams_done) / len(exams_done)), len(exams_done)))
+            if len(exams_done) < len(CLOSED) - 1:
+                table.notes.append(f"{len(exams_done)} of {len(CLOSED) - 1} closed sets: not the published average")
+        for label, names in (("F1", QUESTIONS), ("ROUGE", SUMMARIES)):
+            found = [means[name] for name in names if name in means]
+            if found:
+                table.rows.append(Row("overall", f"open, {label}", _four(sum(found) / len(found)), len(found)))
+        if self.length_instruction and any(one.sample.task not in CLOSED for one in scored):
+            table.notes.append("open questions told how many words the reference has; do not compare without that")
+        return table
+
+    def predictions(self, dataset: Dataset, rows: Iterator[Mapping[str, object]]) -> Iterator[tuple[LongSample, str]]:
+        """Rows of `gt`, `query`, `evaluation` and a key that holds `_pred`, as the published scripts write them."""
+        place = 0
+        for number, row in enumerate(rows):
+            if str(row.get("evaluation", "exam")) not in SUBSETS[self.subset]:
+                continue
+            key = next((name for name in row if PREDICTION_MARK in name), None)
+            if key is None:
+                raise BenchmarkError(f"{dataset.name}, row {number} has no key with '{PREDICTION_MARK}'")
+            sample = sample_of(
+                self.name,
+                dataset,
+                f"{dataset.name}-{number}",
+                context="",
+                question=text_field(row, "query", ""),
+                answers=[text_field(row, "gt")],
+                metadata={"place": place % TOPIC_QUESTIONS},
+            )
+            place += 1
+            yield sample, text_field(row, key, "")
+
+    def official_fit(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, context: str, window: int, new_tokens: int
+    ) -> FittedPrompt | None:
+        """The document alone is cut, by words from the right, until it has no more tokens than published runs allow."""
+        side = "left" if prompt.system == _SYSTEMS["codeU"] else "right"
+        limit = window // 1024 * 1000 - new_tokens
+        cut, full, kept = truncate_words(context, tokenizer, limit, side=side)
+        return FittedPrompt(prompt.user.replace(CONTEXT, cut), None, full, kept, None)
+
+
+def length_instruction(words: int) -> str:
+    """What tells a model how long its answer is to be."""
+    return f"Write about {words} words.\n"
+
+
+def truncate_words(document: str, tokenizer: PreTrainedTokenizerBase, limit: int, *, side: str) -> tuple[str, int, int]:
+    """A document cut to at most `limit` tokens, its tokens before and after.
+
+    As many words as there are tokens allowed are kept at first, and 250 words fewer with each pass.
+
+    Parameters
+    ----------
+    side : `right` loses words at the end, `left` at the beginning
+
+    Raises
+    ------
+    TruncationError : nothing is left.
+    """
+    full = kept = len(tokenizer(document, verbose=False)["input_ids"])
+    fewer = 0
+    while kept > limit:
+        room = limit - fewer
+        if room < 1:
+            raise TruncationError(f"no cut of the document brings it under {limit} tokens")
+        words = document.split(" ")
+        document = " ".join(words[:room] if side == "right" else words[-room:])
+        kept = len(tokenizer(document, verbose=False)["input_ids"])
+        fewer += WORDS_A_PASS
+    return document, full, kept
+
+
+def exact_match_score(prediction: str, reference: str) -> float:
+    """1 for the right letters, the right number, or an answer that holds the reference.
+
+    Letters get a quarter where they are a part of the right ones, as nothing at all is.
+    """
+    letters = normalize_squad_cased(reference)
+    if set(letters) <= set(exams.CHOICES):
+        if prediction == reference:
+            return 1.0
+        return PARTIAL_CREDIT if set(prediction) <= set(letters) else 0.0
+    try:
+        return float(float(prediction) == float(reference))
+    except ValueError:
+        return float(_dense(reference) in _dense(prediction))
+
+
+def compute_exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Mean of the best `exact_match_score` over each sample's references, in percent."""
+    best = [
+        max(exact_match_score(prediction, right) for right in rights)
+        for prediction, rights in zip(predictions, references, strict=True)
+    ]
+    return 100.0 * sum(best) / len(best) if best else 0.0
+
+
+def _dense(text: str) -> str:
+    return text.lower().replace(" ", "")
+
+
+def _exam(name: str, prediction: str, reference: str, reading: Reading) -> dict[str, float]:
+    if name in ("tpo", "quality", "coursera"):
+        right = exams.clean_choice_reference(reference)
+        several = name == "coursera"
+        strict = exams.parsed_choice(prediction, several=several)
+        if reading == "fixed":
+            partial = PARTIAL_CREDIT if several and strict and set(strict) < set(right) else 0.0
+            return {"score": 1.0 if strict == right else partial, "parsed": float(bool(strict))}
+        read = exams.extract_multi_choice(prediction) if several else exams.extract_single_choice(prediction)
+        return {"score": exact_match_score(read, right), "parsed": float(bool(strict))}
+    if name == "gsm100":
+        read, right = exams.extract_math_answer(prediction), exams.extract_math_answer(reference) or reference
+        return {"score": float(read == right) if reading == "fixed" else exact_match_score(read, right)}
+    if name == "codeU":
+        right = exams.clean_code_reference(reference)
+        return {"score": exact_match_score(exams.extract_code_output(prediction, reference), right)}
+    return {"score": exact_match_score(prediction, reference)}
+
+
+def _true_and_fact(prediction: str, reference: str) -> dict[str, float]:
+    answered, right = exams.extract_true_false_pair(prediction), exams.extract_true_false_pair(reference)
+    loyal, fact = (float(one == other) for one, other in zip(answered, right, strict=True))
+    return {"score": (loyal + fact) / 2, "loyalty": loyal, "fact": fact}
+
+
+def _set_rows(name: str, scored: Sequence[Scored]) -> list[Row]:
+    """The main row of a set first, then its parts."""
+
+    def mean(part: Sequence[Scored], figure: str = "score") -> float | None:
+        return 100.0 * sum(one.figures[figure] for one in part) / len(part) if part else None
+
+    whole = mean(scored)
+    parts: list[Row] = []
+    if name == "topic_retrieval_longchat":
+        by_place = [[one for one in scored if one.sample.metadata["place"] == place] for place in range(3)]
+        labels = ("first topic", "second topic", "third topic")
+        parts = [Row(name, label, _four(mean(part)), len(part)) for label, part in zip(labels, by_place, strict=True)]
+    elif name == "sci_fi" and all("fact" in one.figures for one in scored):
+        parts = [Row(name, figure, _four(mean(scored, figure)), len(scored)) for figure in ("loyalty", "fact")]
+    elif name in SUMMARIES and all("rouge1" in one.figures for one in scored):
+        means = {figure: mean(scored, figure) or 0.0 for figure in ("rouge1", "rouge2", "rougeL")}
+        whole = (means["rouge1"] * means["rouge2"] * means["rougeL"]) ** (1 / 3)
+        parts = [Row(name, figure, _four(value), len(scored)) for figure, value in means.items()]
+    if all("words" in one.figures for one in scored):
+        words, right = ((mean(scored, figure) or 0.0) / 100 for figure in ("words", "reference_words"))
+        parts += [
+            Row(name, "words of an answer", _four(words), len(scored)),
+            Row(name, "words more than the reference", _four(words - right), len(scored)),
+        ]
+    if all("parsed" in one.figures for one in scored):
+        parts.append(Row(name, "answers with a readable choice", _four(mean(scored, "parsed")), len(scored)))
+    return [Row("dataset", name, _four(whole), len(scored)), *parts]
+
+
+def _four(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+_SYSTEMS = {
+    "gsm100": 'Go on as in the examples of questions and answers, and end with "The answer is" and the number.',
+    "topic_retrieval_longchat": "You are shown the record of a conversation. Keep in mind what each part is about.",
+    "coursera": (
+        "You are shown a very long document and a question that may have several right options. Reply with letters "
+        "alone, such as A or AB."
+    ),
+    "codeU": "You are shown code with functions and comments. Work out what the program prints at the end.",
+    "sci_fi": "You are shown a long story. Say True or False by what the story tells, not by what you know.",
+    "exam": "You are shown a long document and a question. Reply with the letter of the right option, else briefly.",
+    "open": "You are shown a long document and an instruction on it. Do what the instruction asks.",
+    "world": "Say True or False.",
+}  # fmt: skip
+
+
+def judge_prompt(question: str, reference: str, first: str, second: str) -> str:
+    """What a judge of two answers is asked; its verdict ends with [[A]], [[B]] or [[C]] for neither.
+
+    Ask twice with the answers changed over, and count with `pairwise_win_rate`.
+    """
+    return (
+        "Two assistants answered a question on a long document that you cannot see. A person's answer is given. Say "
+        "which answer agrees with it better. What goes beyond it is no merit; being to the point counts, and errors of "
+        "fact count more. Neither order nor length nor names matter.\n\n"
+        f"Question: {question}\n\nA person's answer: {reference}\n\nAnswer A: {first}\n\nAnswer B: {second}\n\n"
+        "Give your reasons briefly and end with [[A]] if A is better, [[B]] if B is, and [[C]] if neither is."
+    )
+
+
+def verdict_of(reply: str, *, swapped: bool = False) -> exams.Verdict:
+    """Whom a judge's reply prefers: `m1`, `m2`, `tie`, or `error` where it says nothing that can be read."""
+    place, letter = max((reply.rfind(f"[[{letter}]]"), letter) for letter in "ABC")
+    if place < 0:
+        return "error"
+    if letter == "C":
+        return "tie"
+    return "m1" if (letter == "A") != swapped else "m2"
