@@ -9,6 +9,7 @@ TASKS: dict[str, str] = {
     "needle_threading": "farspan.evals.tasks.needle_threading:NeedleThreading",
     "lines": "farspan.evals.tasks.lines:Lines",
     "ruler": "farspan.evals.tasks.ruler:Ruler",
+    "wikiqa": "farspan.evals.tasks.wikiqa:WikiQA",
     "longbiobench": "farspan.evals.tasks.longbiobench:LongBioBench",
     "holobench": "farspan.evals.tasks.holobench:HoloBench",
 }
