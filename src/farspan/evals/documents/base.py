@@ -147,11 +147,7 @@ class DocumentBenchmark(ABC):
     truncation : the published rule for prompts that are too long
     runs : answers asked for each question where nobody says
     temperature : of the published runs
-    options_model : the frozen model of its switches
-
-    Parameters
-    ----------
-    options : switches, as `options_model` has them
+    options_model : the frozen model of its switches, which are what it is made with
 
     Raises
     ------
@@ -377,16 +373,17 @@ def list_field(row: Mapping[str, object], name: str) -> list[str]:
 
 def suggestion(name: str, known: Sequence[str]) -> str:
     """Close names, or all."""
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    return f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(known)}"
+    if close := difflib.get_close_matches(name, known, n=3, cutoff=0.4):
+        return f"did you mean {', '.join(close)}?"
+    return f"known: {', '.join(known)}"
 
 
 def benchmark(name: str, **options: object) -> DocumentBenchmark:
-    """The benchmark of this name in the table, hyphens or not; `options` are its switches.
+    """The benchmark of this name in the table, with its switches.
 
     Raises
     ------
-    BenchmarkError : there is none (close names are given), or an option is wrong.
+    BenchmarkError : there is none, or a switch is wrong.
     """
     key = name.replace("-", "_")
     if key not in DOCUMENTS:

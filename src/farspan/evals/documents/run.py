@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
+from farspan import __version__
 from farspan.errors import FarspanError
 from farspan.evals.asking import Heard
 from farspan.evals.documents.asking import Asked, Fitter, Voice
-from farspan.evals.documents.base import Dataset, DocumentBenchmark, Reading, Row, Scored, Table, grouped, mean_percent
+from farspan.evals.documents.base import Dataset, DocumentBenchmark, Reading, Row, Scored, Table, grouped, mean_row
 from farspan.evals.schema import LongSample
+from farspan.evals.sources import MissingDataError, file_sha256, resolve_file
 
 BLOCK = 16
 LARGEST_BLOCK = 64
@@ -26,14 +30,22 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class DocumentRun:
-    """What a run found: every scored answer, and the tables over them."""
+    """What a run found: every scored answer, and the tables over them.
+
+    skipped : questions that were not asked, since their prompts did not fit
+    unanswered : questions that got no answer
+    files : the data read, with revision and hash
+    """
 
     benchmark: DocumentBenchmark
     reading: Reading
     scored: tuple[Scored, ...]
+    skipped: int = 0
     unanswered: int = 0
+    settings: Mapping[str, object] = field(default_factory=dict)
+    files: tuple[Mapping[str, object], ...] = ()
 
-    @property
+    @cached_property
     def table(self) -> Table:
         """The published averages, then what must be read beside them: cut documents, languages, lengths, trouble."""
         table = self.benchmark.table(self.scored, self.reading)
@@ -41,13 +53,16 @@ class DocumentRun:
 
     def _beside(self) -> list[Row]:
         whole = [one for one in self.scored if not one.truncated]
-        rows = [Row("all", "every question", _rounded(self.scored), len(self.scored))]
+        rows = [mean_row("all", "every question", self.scored)]
         if len(whole) < len(self.scored):
-            rows.append(Row("all", "documents not cut", _rounded(whole), len(whole)))
-        for key in ("language", "length_level"):
-            groups = _by_language(self.scored) if key == "language" else grouped(self.scored, key)
+            rows.append(mean_row("all", "documents not cut", whole))
+        for label, groups in (
+            ("task", grouped(self.scored, "task")),
+            ("language", _by_language(self.scored)),
+            ("length", grouped(self.scored, "length_level")),
+        ):
             if len(groups) > 1:
-                rows += [Row(key.replace("_", " "), name, _rounded(part), len(part)) for name, part in groups.items()]
+                rows += [mean_row(label, name, part) for name, part in groups.items()]
         return rows
 
     def _trouble(self) -> list[str]:
@@ -58,23 +73,34 @@ class DocumentRun:
             notes.append(f"{cut} of {n} documents were cut to the window")
         counts = Counter(problem for one in self.scored for problem in one.problems)
         notes += [f"{count} of {n} answers: {problem.replace('_', ' ')}" for problem, count in counts.most_common()]
+        if self.skipped:
+            notes.append(f"{self.skipped} questions do not fit the window and were not asked; they are in no average")
         if self.unanswered:
             notes.append(f"{self.unanswered} questions got no answer and are in no average")
         return notes
 
-    def save(self, path: Path) -> None:
-        """Tables and notes as JSON."""
+    def record(self) -> dict[str, object]:
+        """Tables, notes, counts and settings, as JSON takes them."""
         table = self.table
-        record = {
+        return {
             "benchmark": self.benchmark.name,
             "reading": self.reading,
             "n": len(self.scored),
+            "truncated": sum(one.truncated for one in self.scored),
+            "skipped": self.skipped,
             "unanswered": self.unanswered,
-            "rows": [row.__dict__ for row in table.rows],
+            "problems": dict(Counter(problem for one in self.scored for problem in one.problems)),
+            "rows": [asdict(row) for row in table.rows],
             "notes": table.notes,
+            "settings": dict(self.settings),
+            "files": [dict(file) for file in self.files],
+            "versions": {"farspan": __version__, "jieba": version("jieba"), "rouge-score": version("rouge-score")},
         }
+
+    def save(self, path: Path) -> None:
+        """Write the record."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(self.record(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def run_documents(
@@ -86,6 +112,7 @@ def run_documents(
     limit: int | None = None,
     runs: int | None = None,
     out: str | Path | None = None,
+    label: str = "",
     progress: Callable[[str, int], None] | None = None,
 ) -> DocumentRun:
     """Ask and score.
@@ -95,6 +122,7 @@ def run_documents(
     limit : questions of each set, the first ones
     runs : answers a question; the benchmark's own where left out
     out : folder for `predictions.jsonl`, from which an earlier run goes on
+    label : what to call the model, for the record
     progress : told the set's name and the questions done in it
 
     Raises
@@ -102,29 +130,76 @@ def run_documents(
     MissingDataError, DataFileError : of the data.
     FarspanError : the folder holds another run.
     """
-    kept = _Predictions(None if out is None else Path(out) / "predictions.jsonl", fitter)
+    settings: dict[str, object] = {
+        "benchmark": fitter.benchmark.name,
+        "options": fitter.benchmark.options.model_dump(mode="json"),
+        "model": label,
+        "reading": fitter.reading,
+        "window": fitter.window,
+        "truncate": fitter.truncate,
+        "template": fitter.template,
+        "prompts": None if fitter.prompts is None else file_sha256(fitter.prompts.path),
+    }
+    kept = Predictions(None if out is None else Path(out) / "predictions.jsonl", settings)
     scored: list[Scored] = []
-    unanswered = 0
+    skipped = unanswered = 0
     for run in range(1, (runs or fitter.benchmark.runs) + 1):
         for dataset in datasets:
             done = 0
             for block in blocks(islice(fitter.benchmark.load(dataset, data_dir), limit)):
                 open_ones = [sample for sample in block if (dataset.name, sample.id, run) not in kept]
-                for sample, prediction, truncated in _answers(fitter, voice, open_ones):
-                    if prediction is not None:
-                        kept.add((dataset.name, sample.id, run), prediction, truncated)
+                too_long = set()
+                for asked, prediction in _answers(fitter, voice, open_ones):
+                    if asked.too_long:
+                        too_long.add(asked.sample.id)
+                    elif prediction is not None:
+                        kept.add((dataset.name, asked.sample.id, run), prediction, asked.cut)
                 for sample in block:
                     found = kept.get((dataset.name, sample.id, run))
-                    if found is None:
-                        unanswered += 1
-                        continue
-                    # the document is not needed any more, and there may be very many
-                    bare = sample.model_copy(update={"context": ""})
-                    scored.append(fitter.benchmark.scored(bare, found[0], fitter.reading, truncated=found[1], run=run))
+                    skipped += sample.id in too_long
+                    unanswered += found is None and sample.id not in too_long
+                    if found is not None:
+                        # the document is not needed any more, and there may be very many
+                        bare = sample.model_copy(update={"context": ""})
+                        one = fitter.benchmark.scored(bare, found[0], fitter.reading, run=run)
+                        scored.append(with_cut(one, found[1]))
                 done += len(block)
                 if progress is not None:
                     progress(dataset.name, done)
-    return DocumentRun(fitter.benchmark, fitter.reading, tuple(scored), unanswered)
+    return DocumentRun(
+        fitter.benchmark,
+        fitter.reading,
+        tuple(scored),
+        skipped,
+        unanswered,
+        {**settings, "temperature": getattr(voice, "temperature", 0.0)},
+        files_of(datasets, data_dir),
+    )
+
+
+def with_cut(one: Scored, cut: Mapping[str, object]) -> Scored:
+    """A scored answer with what was recorded when its prompt was cut."""
+    span, full, kept = cut.get("cut_span"), cut.get("n_tokens_full"), cut.get("n_tokens_kept")
+    return replace(
+        one,
+        truncated=bool(cut.get("truncated")),
+        n_full=full if isinstance(full, int) else None,
+        n_kept=kept if isinstance(kept, int) else None,
+        cut_span=(int(span[0]), int(span[1])) if isinstance(span, list | tuple) else None,
+    )
+
+
+def files_of(datasets: Sequence[Dataset], data_dir: str | Path | None) -> tuple[Mapping[str, object], ...]:
+    """The files of sets that are on this machine, with the hash of what was really read."""
+    found = []
+    for file in dict.fromkeys(dataset.file for dataset in datasets):
+        try:
+            path = resolve_file(file, data_dir)
+        except MissingDataError:
+            # a benchmark may have read the same rows from another layout
+            continue
+        found.append({"repo": file.repo, "name": file.name, "revision": file.revision, "sha256": file_sha256(path)})
+    return tuple(found)
 
 
 def score_predictions(
@@ -154,11 +229,9 @@ def blocks(samples: Iterator[LongSample]) -> Iterator[list[LongSample]]:
         yield block
 
 
-def _answers(
-    fitter: Fitter, voice: Voice, samples: Sequence[LongSample]
-) -> Iterator[tuple[LongSample, str | None, bool]]:
-    """Each sample with its prediction, None where there is no reply, and whether its document was cut."""
-    asked = [fitter.asked(sample) for sample in samples]
+def _answers(fitter: Fitter, voice: Voice, samples: Sequence[LongSample]) -> Iterator[tuple[Asked, str | None]]:
+    """What was asked for each sample, and its prediction, None where there is no reply."""
+    asked = fitter.block(samples)
     heard = voice.ask(asked) if asked else []
     second = [
         fitter.asked(one.sample, follow)
@@ -170,7 +243,7 @@ def _answers(
     if second:
         later = {one.sample.id: reply for one, reply in zip(second, voice.ask(second), strict=True)}
     for one, reply in zip(asked, heard, strict=True):
-        yield one.sample, _prediction(fitter, one, reply, later.get(one.sample.id)), one.truncated
+        yield one, _prediction(fitter, one, reply, later.get(one.sample.id))
 
 
 def _prediction(fitter: Fitter, asked: Asked, first: Heard, second: Heard | None) -> str | None:
@@ -179,33 +252,45 @@ def _prediction(fitter: Fitter, asked: Asked, first: Heard, second: Heard | None
     return first.text if second is None else fitter.benchmark.joined(asked.sample, first.text, second.text)
 
 
-class _Predictions:
-    """Answers by set, question and run, kept in a file."""
+class Predictions:
+    """Answers by set, question and run, kept in a file.
 
-    def __init__(self, path: Path | None, fitter: Fitter) -> None:
+    Parameters
+    ----------
+    path : None keeps them in memory alone
+    settings : what decides what is asked and how; a file with other settings is another run's
+
+    Raises
+    ------
+    FarspanError : another run's file, or one that is damaged before its last line.
+    """
+
+    def __init__(self, path: Path | None, settings: Mapping[str, object]) -> None:
         self.path = path
-        self.head: dict[str, object] = {
-            "benchmark": fitter.benchmark.name,
-            "reading": fitter.reading,
-            "window": fitter.window,
-        }
-        self._found: dict[Key, tuple[str, bool]] = {}
+        self.head = json.loads(json.dumps(settings))
+        self._found: dict[Key, tuple[str, Mapping[str, object]]] = {}
         if path is not None and path.is_file():
             self._read(path)
 
     def __contains__(self, key: Key) -> bool:
         return key in self._found
 
-    def get(self, key: Key) -> tuple[str, bool] | None:
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def get(self, key: Key) -> tuple[str, Mapping[str, object]] | None:
+        """A prediction and how its prompt was cut."""
         return self._found.get(key)
 
-    def add(self, key: Key, prediction: str, truncated: bool) -> None:
-        self._found[key] = (prediction, truncated)
+    def add(self, key: Key, prediction: str, cut: Mapping[str, object]) -> None:
+        """Keep a prediction; it is on the disk when this returns."""
+        self._found[key] = (prediction, cut)
         if self.path is None:
             return
         lines = [] if self.path.is_file() else [json.dumps(self.head)]
-        row = {"dataset": key[0], "id": key[1], "run": key[2], "prediction": prediction, "truncated": truncated}
-        lines.append(json.dumps(row, ensure_ascii=False))
+        row = {"dataset": key[0], "id": key[1], "run": key[2], "prediction": prediction, "cut": dict(cut)}
+        # Models write halves of surrogate pairs, which no file can hold as they are.
+        lines.append(json.dumps(row, ensure_ascii=True))
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8", newline="\n") as stream:
             stream.write("\n".join(lines) + "\n")
@@ -213,19 +298,24 @@ class _Predictions:
     def _read(self, path: Path) -> None:
         data = path.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
+        if not whole:
+            path.unlink()
+            return
         if len(whole) < len(data):
             # The line that a killed run was writing.
             path.write_bytes(whole)
-        rows = [json.loads(line) for line in whole.splitlines()]
-        if rows and rows[0] != self.head:
-            raise FarspanError(f"{path} belongs to another run ({rows[0]}); use another --out folder")
-        for row in rows[1:]:
-            self._found[row["dataset"], row["id"], row["run"]] = (row["prediction"], row["truncated"])
-
-
-def _rounded(scored: Sequence[Scored]) -> float | None:
-    mean = mean_percent(scored)
-    return None if mean is None else round(mean, 2)
+        try:
+            head, *rows = [json.loads(line) for line in whole.splitlines()]
+            for row in rows:
+                self._found[row["dataset"], row["id"], row["run"]] = (row["prediction"], row["cut"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FarspanError(f"{path} is no file of predictions; use another --out folder") from error
+        other = [name for name in self.head if head.get(name) != self.head[name]]
+        if other:
+            raise FarspanError(
+                f"{path} belongs to a run with {other[0]}={head.get(other[0])!r}, not {self.head[other[0]]!r}; use "
+                "another --out folder"
+            )
 
 
 def _by_language(scored: Sequence[Scored]) -> dict[str, list[Scored]]:
