@@ -13,7 +13,7 @@ import difflib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from farspan.errors import FarspanError
 from farspan.evals.documents.kinds import prediction_kinds
+from farspan.evals.documents.scored import Row, Scored, Table, grouped, mean_percent, mean_row
 from farspan.evals.schema import LongSample, text_sha256
 from farspan.evals.sources import DataFile
 from farspan.evals.tasks import DOCUMENTS
@@ -82,60 +83,6 @@ class Prompt:
     chat: bool = True
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One prediction and its scores.
-
-    figures : in [0, 1] by name, `score` being the main one
-    problems : kinds of trouble with the prediction or its metric, counted in tables: `empty`, `metric_error`, ...
-    truncated : something was cut out of the prompt
-    n_full, n_kept : tokens before and after, None where nothing counted them
-    cut_span : characters of the document that were cut out, None where nothing was or the rule cuts tokens
-    run : number of the answer, from 1, where a question is asked several times
-    """
-
-    sample: LongSample
-    prediction: str
-    figures: Mapping[str, float]
-    problems: tuple[str, ...] = ()
-    truncated: bool = False
-    run: int = 1
-    n_full: int | None = None
-    n_kept: int | None = None
-    cut_span: tuple[int, int] | None = None
-
-    @property
-    def score(self) -> float:
-        """The main score, in [0, 1]."""
-        return self.figures["score"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of a table: a value in percent over `n` samples, None where there are none.
-
-    stderr : standard error of the value, questions on one document taken together; None where it is not known
-    """
-
-    group: str
-    name: str
-    value: float | None
-    n: int
-    stderr: float | None = None
-
-
-@dataclass
-class Table:
-    """What a benchmark publishes about a run: rows in order, and notes that must be read with them."""
-
-    rows: list[Row] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def value(self, group: str, name: str) -> float | None:
-        """The value of a row."""
-        return next((row.value for row in self.rows if (row.group, row.name) == (group, name)), None)
-
-
 class DocumentBenchmark(ABC):
     """Base of the document benchmarks; a benchmark is one subclass.
 
@@ -162,6 +109,7 @@ class DocumentBenchmark(ABC):
     runs: ClassVar[int] = 1
     temperature: ClassVar[float] = 0.0
     options_model: ClassVar[type[Options]] = Options
+    options: Options = Options()
 
     def __init__(self, **options: object) -> None:
         try:
@@ -172,6 +120,12 @@ class DocumentBenchmark(ABC):
             raise BenchmarkError(
                 f"{self.name}, option '{'.'.join(map(str, problem['loc']))}': {problem['msg']}; options: {known}"
             ) from error
+
+    @property
+    def switches(self) -> dict[str, object]:
+        """How it is set, for records."""
+        own = {name: value for name, value in vars(self).items() if isinstance(value, bool | int | float | str)}
+        return {**self.options.model_dump(mode="json"), **own}
 
     def chosen(self, names: Sequence[str]) -> list[Dataset]:
         """The sets of these names; `all` for every one, the default ones where empty.
@@ -316,36 +270,6 @@ def sample_of(
     )
 
 
-def mean_percent(scored: Sequence[Scored], figure: str = "score") -> float | None:
-    """Mean of a figure in percent, None over no samples; 0 for a sample whose metric failed."""
-    return 100.0 * sum(one.figures.get(figure, 0.0) for one in scored) / len(scored) if scored else None
-
-
-def mean_row(group: str, name: str, scored: Sequence[Scored], digits: int = 2) -> Row:
-    """The mean score as a row, with its standard error; questions on one document are no independent draws."""
-    mean = mean_percent(scored)
-    if mean is None:
-        return Row(group, name, None, 0)
-    rests: dict[str, float] = {}
-    for one in scored:
-        key = one.sample.shared_context_key or one.sample.id
-        rests[key] = rests.get(key, 0.0) + 100.0 * one.score - mean
-    error = None
-    if len(rests) > 1:
-        error = (sum(rest * rest for rest in rests.values()) * len(rests) / (len(rests) - 1)) ** 0.5 / len(scored)
-    return Row(group, name, round(mean, digits), len(scored), error)
-
-
-def grouped(scored: Sequence[Scored], key: str) -> dict[str, list[Scored]]:
-    """Predictions by an entry of their samples' metadata, in order of appearance; those without it are left out."""
-    groups: dict[str, list[Scored]] = {}
-    for one in scored:
-        value = one.sample.metadata.get(key)
-        if value not in (None, ""):
-            groups.setdefault(str(value), []).append(one)
-    return groups
-
-
 def text_field(row: Mapping[str, object], name: str, default: str | None = None) -> str:
     """A field of a row that holds text; a list of texts is joined by line breaks.
 
@@ -396,3 +320,25 @@ def benchmark(name: str, **options: object) -> DocumentBenchmark:
     if not (isinstance(kind, type) and issubclass(kind, DocumentBenchmark)):
         raise BenchmarkError(f"document benchmark '{key}' at {DOCUMENTS[key]} is not derived from DocumentBenchmark")
     return kind(**options)
+
+
+__all__ = [
+    "CONTEXT",
+    "BenchmarkError",
+    "Dataset",
+    "DocumentBenchmark",
+    "Options",
+    "Prompt",
+    "Reading",
+    "Row",
+    "Scored",
+    "Table",
+    "benchmark",
+    "grouped",
+    "list_field",
+    "mean_percent",
+    "mean_row",
+    "sample_of",
+    "suggestion",
+    "text_field",
+]

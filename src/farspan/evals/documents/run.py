@@ -132,7 +132,7 @@ def run_documents(
     """
     settings: dict[str, object] = {
         "benchmark": fitter.benchmark.name,
-        "options": fitter.benchmark.options.model_dump(mode="json"),
+        "options": fitter.benchmark.switches,
         "model": label,
         "reading": fitter.reading,
         "window": fitter.window,
