@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 from farspan.cli import main
+from farspan.models import reference_path
 from farspan.positions import get_rope, plan_rope
 from farspan.recipe import Recipe
 
@@ -131,6 +139,11 @@ def test_a_search_writes_a_recipe_and_goes_on(llama: Path, tmp_path: Path, capsy
             ["search", "MODEL", "--target-length", "128", "--text", "nowhere.txt", "--out", "OUT"],
             "cannot use nowhere.txt",
         ),
+        (["scales", "MODEL", "--multiples", "1,two"], "is not a list of multiples"),
+        (["scales", "MODEL", "--multiples", "0.5,1"], "each at least 1"),
+        (["scales", "MODEL", "--lengths", "128"], "at least two lengths"),
+        (["scales", "MODEL", "--recipe", "yarn:factor=2,linear:factor=2"], "both change positions"),
+        (["scales", "MODEL", "--task", "no_such_task"], "no_such_task"),
         (["explain", "MODEL"], "No such command"),
     ],
 )
@@ -157,7 +170,28 @@ def test_bad_input_is_one_line(
     assert printed.err.rstrip().count("\n") == 0
 
 
-@pytest.mark.parametrize("verb", ["show", "distribution", "search"])
+def test_scales_are_tried_and_the_best_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(reference_path())
+    config = LlamaConfig(
+        **{**LLAMA.to_dict(), "vocab_size": len(tokenizer), "max_position_embeddings": 128}  # type: ignore[arg-type]
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    settings = ("--recipe", "ntk:factor=2", "--multiples", "1,2", "--lengths", "128,200", "--n", "1")
+    assert _rope("scales", tmp_path / "model", *settings, "--out", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    assert "accuracy on single_lines (n = 8 a length); best: 1 times the trained scale" in shown
+    assert Recipe.from_yaml(tmp_path / "out" / "recipe.yaml") == Recipe.parse("ntk:factor=2")
+    rows = _table(tmp_path / "out" / "scales.csv")
+    assert [(row["multiple"], row["window"], row["length"]) for row in rows] == [
+        ("1.0", "256", "128"),
+        ("1.0", "256", "200"),
+        ("2.0", "512", "128"),
+        ("2.0", "512", "200"),
+    ]
+
+
+@pytest.mark.parametrize("verb", ["show", "distribution", "search", "scales"])
 def test_every_verb_has_a_help_with_an_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _rope(verb, "--help") == 0
     assert capsys.readouterr().out.count(f"farspan rope {verb}") >= 2

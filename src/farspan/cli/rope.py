@@ -1,4 +1,4 @@
-"""`farspan rope`: a model's rotary pairs on the screen and as a page, and the search for divisors of its own.
+"""`farspan rope`: a model's rotary pairs on the screen and as a page, and searches for divisors and for a scale.
 
 It reads arguments and prints tables; planning, weighing and searching belong to the positions room, drawing to the
 report room. `show` and `distribution` read a configuration alone, never weights.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from farspan.cli.arguments import ArgumentError, output_folder, parse_duration, parse_length, parse_setting
+from farspan.cli.rope_scales import scales
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,10 @@ Example:
     farspan rope show reference --method yarn --target-length 2k
     farspan rope distribution reference --target-length 2k --out runs/angles
     farspan rope search reference --target-length 2k --text book.txt --evals 100 --out runs/search
+    farspan rope scales DIR --recipe runs/tuned/recipe.yaml
 """,
 )
+rope.command()(scales)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A local folder, a hub name, or 'reference'.")]
 Target = Annotated[

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from farspan.evals.perception import Perception as Perception
     from farspan.evals.perception import local_perception as local_perception
     from farspan.evals.run import evaluate as evaluate
+    from farspan.evals.scale_sweep import ScaleSweep as ScaleSweep
+    from farspan.evals.scale_sweep import sweep_scales as sweep_scales
     from farspan.evals.schema import LongSample as LongSample
     from farspan.evals.tasks import TASKS as TASKS
 
@@ -38,6 +40,8 @@ _NAMES = {
     "Evaluation": "evaluation",
     "TaskResult": "evaluation",
     "LongSample": "schema",
+    "ScaleSweep": "scale_sweep",
+    "sweep_scales": "scale_sweep",
     "TASKS": "tasks",
 }
 
@@ -50,12 +54,14 @@ __all__ = [
     "LongSample",
     "Perception",
     "Probe",
+    "ScaleSweep",
     "ScoreRecord",
     "TaskResult",
     "compare_effective_lengths",
     "effective_length",
     "evaluate",
     "local_perception",
+    "sweep_scales",
 ]
 
 
