@@ -252,6 +252,7 @@ class ClusteredLayer:
     first, runs : Tensor int64 [Hkv, K], where a cluster's runs begin, and how many they are
     context : Tensor [Hkv, P, D], keys in their own order
     length, window : tokens of the context, and its last ones that are always read
+    log_counts : Tensor float32 [Hkv, K], logarithms of the clusters' sizes, -inf for empty ones
     """
 
     clusters: Clusters
@@ -262,6 +263,7 @@ class ClusteredLayer:
     context: Tensor
     length: int
     window: int
+    log_counts: Tensor = field(init=False)
     _probes: slice = field(init=False)
     _probed: Tensor = field(init=False)
     _tolerance: float = field(init=False)
@@ -269,6 +271,7 @@ class ClusteredLayer:
     _scratch: Tensor | None = None
 
     def __post_init__(self) -> None:
+        self.log_counts = self.clusters.counts.float().log().contiguous()
         # evenly spaced, so that they are a view of any cache
         self._probes = slice(0, self.length, max(1, self.length // _PROBES))
         self._probed = self.context[:, self._probes].contiguous()

@@ -20,6 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from farspan.attention.cluster_reading import look_up, read_clusters
 from farspan.attention.clustered_keys import ClusteredLayer, PrefixCache, model_fingerprint, rope_fingerprint
 from farspan.attention.grouped import grouped_attention
 from farspan.attention.lever import AttentionLever
@@ -221,16 +222,19 @@ def squeezed_attention(
         rows = torch.arange(recent - length, recent, device=query.device)
         mask = torch.arange(recent, device=query.device) <= rows[:, None]
     near, near_lse = grouped_attention(query, key, value, scaling=scaling, mask=mask)
+    sets = query.shape[1] if per_query_head else len(layer.clusters.counts)
     far, far_lses, cells = [], [], torch.zeros((), dtype=torch.float64)
     for part in torch.split(query, query_block or length, dim=2):
-        looked = squeeze_lookup(
-            part,
-            layer.clusters,
-            threshold,
-            coarse_threshold=coarse_threshold,
-            scaling=scaling,
-            per_query_head=per_query_head,
-        )
+        looked = look_up(part, layer, threshold, scaling, sets)
+        if looked is None:
+            looked = squeeze_lookup(
+                part,
+                layer.clusters,
+                threshold,
+                coarse_threshold=coarse_threshold,
+                scaling=scaling,
+                per_query_head=per_query_head,
+            )
         keep = looked.keep[0] if floor == 0.0 else _with_floor(looked, layer.clusters.counts, floor)
         output, lse = _over_clusters(part, layer, keep, scaling)
         far.append(output)
@@ -247,6 +251,13 @@ def squeezed_attention(
 
 def _over_clusters(query: Tensor, layer: ClusteredLayer, keep: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
     """Attention [1, Hq, Lq, Dv] over the kept clusters, and its logsumexp [1, Hq, Lq]."""
+    if (read := read_clusters(query, layer, keep, scaling)) is not None:
+        return read
+    return _over_collected(query, layer, keep, scaling)
+
+
+def _over_collected(query: Tensor, layer: ClusteredLayer, keep: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
+    """The same with torch, the clusters' keys and values copied together first."""
     heads, length = query.shape[1], query.shape[2]
     outputs, lses = [], []
     for rows, runs in zip(query[0].chunk(len(keep)), layer.kept_runs(keep), strict=True):
