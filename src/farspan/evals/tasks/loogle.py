@@ -240,6 +240,17 @@ def evidence_scope(context: str, evidence: Sequence[str]) -> float | None:
     return (max(found) - min(found)) / len(folded) if len(found) > 1 else None
 
 
+def rouge_1_2_l_recall(reference: str, hypothesis: str) -> tuple[float, float, float]:
+    """Recalls of `rouge_set`'s 1, 2 and L.
+
+    Raises
+    ------
+    ValueError : one of the texts holds no word.
+    """
+    found = rouge_set(hypothesis, reference)
+    return found["rouge-1"].r, found["rouge-2"].r, found["rouge-l"].r
+
+
 def number_match(reference: str, prediction: str) -> float:
     """1 if the last number of a prediction is the first of the reference, thousands separators aside."""
     right, given = _NUMBER.findall(reference), _NUMBER.findall(prediction)
@@ -265,11 +276,11 @@ def judged(reply: str) -> bool | None:
 
 def _words(answer: str, said: str) -> dict[str, float]:
     one, four = bleu_1_4(answer.replace("\n", " "), said.replace("\n", " "))
+    names = ("rouge-1 recall", "rouge-2 recall", "rouge-l recall")
     try:
-        rouge = rouge_set(said, answer)
-        recalls = {f"{name} recall": rouge[name].r for name in ("rouge-1", "rouge-2", "rouge-l")}
+        recalls = dict(zip(names, rouge_1_2_l_recall(answer, said), strict=True))
     except ValueError:
-        recalls = dict.fromkeys(("rouge-1 recall", "rouge-2 recall", "rouge-l recall"), 0.0)
+        recalls = dict.fromkeys(names, 0.0)
     f1 = qa_f1(said, answer)
     return {"score": f1, "f1": f1, "bleu-1": one, "bleu-4": four, **recalls, "meteor": meteor_exact_stem(answer, said)}
 

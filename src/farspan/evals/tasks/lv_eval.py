@@ -183,6 +183,33 @@ class LVEval(DocumentBenchmark):
             yield next(self.samples(dataset, iter([named]))), text_field(row, "pred", "")
 
 
+def score_file(
+    file_stem: str,
+    predictions: Sequence[str],
+    answers: Sequence[Sequence[str]],
+    answer_keywords: Sequence[str | None],
+) -> dict[str, object]:
+    """The published score of one file of predictions.
+
+    Returns
+    -------
+    `{"score": percent to two decimals, "metric": its published name, "per_sample": scores in [0, 1]}`
+
+    Raises
+    ------
+    BenchmarkError : the name is none of a set at a level.
+    """
+    bench = LVEval()
+    dataset = bench.datasets[f"{set_of(file_stem)}_{file_stem.rpartition('_')[2]}"]
+    rows = (
+        {"pred": prediction, "answers": list(rights), "gold_ans": keywords}
+        for prediction, rights, keywords in zip(predictions, answers, answer_keywords, strict=True)
+    )
+    each = [bench.figures(sample, said, "official")["score"] for sample, said in bench.predictions(dataset, rows)]
+    score = round(100.0 * sum(each) / len(each), 2) if each else None
+    return {"score": score, "metric": METRIC_NAMES[dataset.metric], "per_sample": each}
+
+
 def set_of(name: str) -> str:
     """The set of a file's name, which ends in a level.
 
