@@ -327,7 +327,7 @@ def test_a_second_process_answers_the_same(model: PreTrainedModel, folder: Path)
 
 
 @pytest.mark.timing
-def test_decoding_reads_a_tenth_and_is_twice_as_fast() -> None:
+def test_decoding_reads_a_tenth_and_is_three_times_as_fast() -> None:
     torch.set_num_threads(1)
     length, window, heads, group, dim = 16384, 100, 8, 4, 128
     count = length - window
@@ -355,4 +355,5 @@ def test_decoding_reads_a_tenth_and_is_twice_as_fast() -> None:
             started = time.process_time()
             run()
             taken.append(time.process_time() - started)
-    assert statistics.median(seconds[0][2:]) / statistics.median(seconds[1][2:]) >= 2.0
+    ratio = statistics.median(seconds[0][2:]) / statistics.median(seconds[1][2:])
+    assert ratio >= 3.0
