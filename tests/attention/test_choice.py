@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> list[torch.dtype]:
 
     monkeypatch.setattr(choice, "machine_costs", known)
     return asked
+
+
+def test_what_is_known_is_used_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = Costs((1.0,) * 4, (1.0,) * 4, 2e-9, {"gather": 3e-9, "native": 2e-9}, 5.0)
+    assert chosen(Chooser()) == "gather"
+    choice.write_json(choice._file_name(torch.float32, choice.CPU), asdict(fast))
+    monkeypatch.setattr(choice, "measure", lambda *_: pytest.fail("measured although known"))
+    assert chosen(Chooser()) == "native"
 
 
 def test_little_work_measures_nothing(costs: list[torch.dtype]) -> None:

@@ -18,7 +18,8 @@ from farspan.attention import (
     coverage,
     key_permutation,
 )
-from farspan.attention.permuted_block_sparse import permuted_selection
+from farspan.attention.permuted_block_sparse import permuted_selection, sorted_means
+from farspan.attention.scoring import block_means
 from farspan.attention.selection import stored
 from farspan.errors import RecipeError
 from farspan.recipe import Recipe, build_lever
@@ -91,6 +92,15 @@ def test_the_permutation_stays_inside_segments(
         # padding goes to the end of its segment
         late = (segments[1] < kv_len // 2).int()
         assert torch.equal(late, late.sort(-1).values)
+
+
+@pytest.mark.parametrize("length", [64, 100, 128])
+@pytest.mark.parametrize("heads", [2, 6])
+def test_means_of_sorted_keys_need_no_sorting(length: int, heads: int) -> None:
+    query, key, _ = random_inputs(2, 6, 2, length, length, 8)
+    order = key_permutation(query, key, block_size=16, segment_size=32, per_query_head=heads == 6)
+    expected = block_means(stored(key, order), 16)
+    torch.testing.assert_close(sorted_means(key, order, 16, 32), expected)
 
 
 def test_important_keys_come_first() -> None:

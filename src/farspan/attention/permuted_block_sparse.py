@@ -22,7 +22,15 @@ from torch import Tensor
 from farspan.attention.antidiagonal import antidiagonal_scores
 from farspan.attention.lever import AttentionLever, BlockSize
 from farspan.attention.plan import BlockPlan
-from farspan.attention.scoring import Pooling, block_scores, group_means, select_by_mass
+from farspan.attention.scoring import (
+    Pooling,
+    block_means,
+    block_scores,
+    group_means,
+    pooled_scores,
+    query_means,
+    select_by_mass,
+)
 from farspan.attention.selection import AttentionContext, Selection, stored
 
 Scoring = Literal["mean_pool", "xattention"]
@@ -135,10 +143,11 @@ def key_permutation(
     last = last * (dim**-0.5 if scaling is None else scaling)
     padding = None if kv_start is None else index[:, 0, :sorted_length] < kv_start[:, None].to(key.device)
     importance = torch.empty(batch, heads, sorted_length, device=key.device)
+    product = torch.empty(batch, last.shape[2], sorted_length, dtype=last.dtype, device=key.device)
     # head by head: the scores of one fit a cache, those of all would be written to memory and read back twice
     for head in range(heads):
         keys = key[:, head * kv_heads // heads, :sorted_length]
-        scores = (last[:, head] @ keys.transpose(-1, -2)).float()
+        scores = torch.matmul(last[:, head], keys.transpose(-1, -2), out=product).float()
         if padding is not None:
             scores.masked_fill_(padding[:, None], -torch.inf)
         torch.softmax(scores, -1, out=scores)
@@ -178,13 +187,7 @@ def permuted_blocks(
 
     Source: arXiv 2510.21270, sections 3.3 and 4.1.
     """
-    length, q_len = stored_key.shape[2], query.shape[2]
-    device, heads = query.device, stored_key.shape[1]
-    first = torch.arange(-(-q_len // block_size), device=device) * block_size + length - q_len
-    last = (first + block_size - 1).clamp(max=length - 1)
-    segment = torch.arange(-(-length // block_size), device=device) * block_size // segment_size
-    before = segment < (first // segment_size)[:, None]
-    diagonal = ~before & (segment <= (last // segment_size)[:, None])
+    before, diagonal = _regions(query.shape[2], stored_key.shape[2], block_size, segment_size, query.device)
     if scoring == "xattention":
         scores = antidiagonal_scores(
             query, stored_key, block_size=block_size, stride=stride, scaling=scaling, allowed=before
@@ -195,12 +198,55 @@ def permuted_blocks(
         scores = block_scores(
             query, stored_key, block_size=block_size, allowed=before, scaling=scaling, pooling=pooling
         )
-    scores = group_means(scores, heads)
+    scores = group_means(scores, stored_key.shape[1])
+    return _kept(scores, before, order, threshold, force_first, block_size), diagonal, scores
+
+
+def _regions(
+    q_len: int, length: int, block_size: int, segment_size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Blocks before the segment of a row block, and blocks of its segments: bool [nQ, nK] each."""
+    first = torch.arange(-(-q_len // block_size), device=device) * block_size + length - q_len
+    last = (first + block_size - 1).clamp(max=length - 1)
+    segment = torch.arange(-(-length // block_size), device=device) * block_size // segment_size
+    before = segment < (first // segment_size)[:, None]
+    return before, ~before & (segment <= (last // segment_size)[:, None])
+
+
+def _kept(
+    scores: Tensor, before: Tensor, order: Tensor, threshold: float, force_first: bool, block_size: int
+) -> Tensor:
     keep = select_by_mass(scores, threshold) & before
     if force_first:
         home = (order == 0).byte().argmax(-1) // block_size
-        keep |= (torch.arange(len(segment), device=device) == home[..., None])[:, :, None] & before
-    return keep, diagonal, scores
+        keep |= (torch.arange(before.shape[1], device=keep.device) == home[..., None])[:, :, None] & before
+    return keep
+
+
+def sorted_means(key: Tensor, order: Tensor, block_size: int, segment_size: int) -> Tensor:
+    """Means of blocks of sorted keys, without sorting them: float32 [B, H, ceil(L / block_size), D].
+
+    key : Tensor [B, Hkv, L, D]; order : Tensor int64 [B, H, L] that moves keys inside full segments only, H a multiple
+        of Hkv
+
+    In a segment a block's mean is a product with its members, which reads the keys once and writes nothing as long.
+    """
+    batch, heads, length = order.shape
+    segments = length // segment_size
+    count = segment_size // block_size
+    inside = (order[..., : segments * segment_size] % segment_size).view(batch, heads, segments, segment_size)
+    place = torch.arange(segment_size, device=key.device) // block_size
+    member = torch.zeros(batch, heads, segments, count, segment_size, device=key.device)
+    member.view(batch, heads, segments, -1).scatter_(-1, place * segment_size + inside, 1.0 / block_size)
+    whole = key[:, :, : segments * segment_size].reshape(batch, key.shape[1], segments, segment_size, -1)
+    spread = heads // key.shape[1]
+    if spread > 1:
+        whole = whole.repeat_interleave(spread, dim=1)
+    means = (member @ whole.float()).flatten(2, 3)
+    if length % segment_size == 0:
+        return means
+    rest = block_means(key[:, :, segments * segment_size :], block_size)
+    return torch.cat([means, rest.repeat_interleave(spread, dim=1)], dim=2)
 
 
 def permuted_selection(
@@ -236,10 +282,21 @@ def permuted_selection(
         per_query_head=per_query_head,
     )
 
-    def choose(some_order: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    spread = order.shape[1] // key.shape[1]
+    by_means = scoring == "mean_pool" and pooling == "mean"
+    rows = query_means(query, block_size) if by_means else None
+
+    def choose(some_order: Tensor, moved: bool) -> tuple[Tensor, Tensor]:
+        if rows is not None:
+            before, around = _regions(query.shape[2], length, block_size, segment_size, query.device)
+            means = sorted_means(key, some_order, block_size, segment_size) if moved else block_means(key, block_size)
+            scores = pooled_scores(rows, means, before, key.shape[-1] ** -0.5 if scaling is None else scaling)
+            scores = group_means(scores, some_order.shape[1])
+            return _kept(scores, before, some_order, threshold, force_first, block_size), around
+        plain = key if spread == 1 else key.repeat_interleave(spread, dim=1)
         keep, around, _ = permuted_blocks(
             query,
-            keys,
+            stored(key, some_order) if moved else plain,
             some_order,
             block_size=block_size,
             segment_size=segment_size,
@@ -252,11 +309,10 @@ def permuted_selection(
         )
         return keep, around
 
-    keep, around = choose(order, stored(key, order))
+    keep, around = choose(order, moved=True)
     if opt_out is not None:
         unsorted = torch.arange(length, device=key.device).expand_as(order)
-        spread = order.shape[1] // key.shape[1]
-        plain, _ = choose(unsorted, key if spread == 1 else key.repeat_interleave(spread, dim=1))
+        plain, _ = choose(unsorted, moved=False)
         sorted_blocks, plain_blocks = (x.sum((0, 2, 3)) for x in (keep, plain))
         if context is not None:
             context.record("blocks_without_permutation", plain_blocks / sorted_blocks.clamp(min=1))

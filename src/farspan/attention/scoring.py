@@ -17,10 +17,13 @@ def block_means(rows: Tensor, block_size: int, *, kv_start: Tensor | None = None
     """
     batch, heads, length, dim = rows.shape
     blocks = -(-length // block_size)
+    fill = blocks * block_size - length
+    if fill == 0 and kv_start is None:
+        # one pass over the rows: this is most of what selecting blocks by means costs
+        return rows.reshape(batch, heads, blocks, block_size, dim).mean(3, dtype=torch.float32)
     valid = torch.ones(batch, length, dtype=torch.bool, device=rows.device)
     if kv_start is not None:
         valid = torch.arange(length, device=rows.device) >= kv_start[:, None].to(rows.device)
-    fill = blocks * block_size - length
     valid = torch.nn.functional.pad(valid, (0, fill)).view(batch, 1, blocks, block_size, 1)
     padded = torch.nn.functional.pad(rows.float(), (0, 0, 0, fill)).view(batch, heads, blocks, block_size, dim)
     total: Tensor = (padded * valid).sum(3) if kv_start is not None else padded.sum(3)
@@ -64,15 +67,25 @@ def block_scores(
 
     Source: arXiv 2510.21270, section 3.3 (mean pooling as in MInference, arXiv 2407.02490).
     """
-    factor = query.shape[-1] ** -0.5 if scaling is None else scaling
     if pooling == "max":
         rows, keys = block_maxima(query, block_size), block_maxima(key, block_size)
     else:
-        rows, keys = block_means(query, block_size), block_means(key, block_size, kv_start=kv_start)
-        if short := query.shape[2] % block_size:
-            rows[:, :, -1] *= short / block_size
-    keys = keys.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-    scores = rows @ keys.transpose(-1, -2) * factor
+        rows, keys = query_means(query, block_size), block_means(key, block_size, kv_start=kv_start)
+    return pooled_scores(rows, keys, allowed, query.shape[-1] ** -0.5 if scaling is None else scaling)
+
+
+def query_means(query: Tensor, block_size: int) -> Tensor:
+    """Means of blocks of queries, a short last one filled up with zeros: float32 [B, Hq, nQ, D]."""
+    rows = block_means(query, block_size)
+    if short := query.shape[2] % block_size:
+        rows[:, :, -1] *= short / block_size
+    return rows
+
+
+def pooled_scores(rows: Tensor, keys: Tensor, allowed: Tensor, scaling: float) -> Tensor:
+    """As `block_scores`, for blocks that are pooled already: rows [B, Hq, nQ, D], keys [B, H, nK, D]."""
+    keys = keys.repeat_interleave(rows.shape[1] // keys.shape[1], dim=1)
+    scores = rows @ keys.transpose(-1, -2) * scaling
     return scores.masked_fill(~allowed, -torch.inf).softmax(-1).nan_to_num(0.0).masked_fill(~allowed, 0.0)
 
 

@@ -120,9 +120,11 @@ class Chooser:
             return "flex"
         cells = query.shape[1] // plan.selections * float(plan.kept_cells.sum())
         self.cells[name] = self.cells.get(name, 0.0) + cells
-        if self.cells[name] < CELLS_WORTH_MEASURING:
-            return "gather"
-        costs = machine_costs(query.dtype)
+        costs = known_costs(query.dtype)
+        if costs is None:
+            if self.cells[name] < CELLS_WORTH_MEASURING:
+                return "gather"
+            costs = machine_costs(query.dtype)
         ready = costs.executor
         if ready == "native" and (
             "native" in self.broken or native.refusal(query, key, plan, need_lse, need_grad) is not None
@@ -157,12 +159,21 @@ def device_executor(
 
 def machine_costs(dtype: torch.dtype, device: torch.device = CPU) -> Costs:
     """The costs on this machine: from memory, from the cache folder, or measured now (about a second)."""
+    costs = known_costs(dtype, device)
+    if costs is None:
+        name = _file_name(dtype, device)
+        costs = _known[name] = measure(dtype, device)
+        write_json(name, asdict(costs))
+    return costs
+
+
+def known_costs(dtype: torch.dtype, device: torch.device = CPU) -> Costs | None:
+    """The costs on this machine if they have been measured before, else None."""
     name = _file_name(dtype, device)
     if name not in _known:
         costs = _read(name, len(lengths(device)))
         if costs is None:
-            costs = measure(dtype, device)
-            write_json(name, asdict(costs))
+            return None
         _known[name] = costs
     return _known[name]
 
