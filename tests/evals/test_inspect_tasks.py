@@ -28,6 +28,7 @@ from farspan.evals.tasks import TASKS
 
 CASES: dict[str, dict[str, Any]] = {
     "needle_threading": {"task": "single,thread", "lengths": "2k,4k", "samples": 3},
+    "wikiqa": {"task": "ffqa,altered", "lengths": "2k", "samples": 2},
     "lines": {"task": "single,update", "lengths": [1024, "2k"], "samples": 4, "questions_per_context": 2},
     "ruler": {"task": "niah_multikey_1,vt,fwe,qa_2_gen", "lengths": 4096, "samples": 2},
     "longbiobench": {"task": "standard,rank_2,twodiff,multihop_2,citation_1", "lengths": 6000, "samples": 2},
@@ -223,3 +224,30 @@ def test_bad_requests_have_one_line() -> None:
         inspect_task("line", lengths=1024)
     with pytest.raises(FarspanError, match="prefix_mode is one of"):
         render_prompt(LongSample(id="a", benchmark="lines", task="single", context="", question="", answers=[]), "tail")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "score", "truncated", "empty"),
+    [
+        ("<think>It may be 7.</think>{answer}", "stop", 1.0, False, False),
+        ("<think>It may be {answer}, or", "max_tokens", 0.0, True, True),
+        ("It is not", "max_tokens", 0.0, True, False),
+        ("none", "stop", 0.0, False, False),
+    ],
+)
+def test_reasoning_and_cut_off_replies_are_told_from_wrong_ones(
+    said: str, reason: str, score: float, truncated: bool, empty: bool, byte_file: Path, tmp_path: Path
+) -> None:
+    task = inspect_task("lines", lengths=[400], samples=1, tokenizer=str(byte_file), thinking_tokens=90)
+    answer = task.dataset[0].target[0]
+    output = reply(said.format(answer=answer))
+    output.choices[0].stop_reason = reason  # type: ignore[assignment]
+    log = run(task, lambda *arguments: output, tmp_path)
+    assert log.samples is not None
+    (sample,) = log.samples
+    assert sample.scores is not None
+    (found,) = sample.scores.values()
+    assert found.value == score
+    assert found.metadata is not None
+    assert (found.metadata["truncated"], found.metadata["empty"]) == (truncated, empty)
+    assert sample.metadata["prefix_mode"] == "none"

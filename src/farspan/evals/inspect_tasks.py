@@ -21,11 +21,13 @@ from inspect_ai.model import (
     ChatMessageUser,
     GenerateConfig,
     Model,
+    ModelOutput,
     get_model,
 )
 from inspect_ai.scorer import Score, Scorer, Target, grouped, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
+from farspan.evals.asking import without_reasoning
 from farspan.evals.generate.count import TokenCounter, TokenizerError
 from farspan.evals.generate.generators import UnknownTaskError, suggest
 from farspan.evals.generate.length import LengthTarget, parse_size
@@ -53,6 +55,7 @@ def inspect_task(
     tokenizer: str = "",
     data: str = "",
     judge: bool = False,
+    thinking_tokens: int = 0,
     **knobs: object,
 ) -> Task:
     """An Inspect task of one family.
@@ -70,6 +73,8 @@ def inspect_task(
         local, else four characters count as a token
     data : published data of the family (a file, for `ruler` a folder) to be read in place of generated samples
     judge : ask the model of the role `judge` too, for families that have a rubric
+    thinking_tokens : for models that reason before they answer: tokens a reply may have beside its answer's; the
+        start of the answer is then left out unless `prefix_mode` says otherwise
     knobs : the family's
 
     Raises
@@ -92,7 +97,9 @@ def inspect_task(
             specs += [{**cell, "index": index} for index in range(count)]
     return Task(
         dataset=MemoryDataset([source.row(spec) for spec in specs], name=f"farspan/{family}"),
-        solver=long_context(family=family, prefix_mode=prefix_mode, tokenizer=counted_by, data=data),
+        solver=long_context(
+            family=family, prefix_mode=prefix_mode, tokenizer=counted_by, data=data, thinking_tokens=thinking_tokens
+        ),
         scorer=[long_context_score(), model_judge()] if judge else long_context_score(),
         config=GenerateConfig(temperature=0.0),
         name=family,
@@ -120,6 +127,7 @@ def family_task(family: str) -> Callable[..., Task]:
         tokenizer: str = "",
         data: str = "",
         judge: bool = False,
+        thinking_tokens: int = 0,
         **knobs: object,
     ) -> Task:
         return inspect_task(
@@ -132,6 +140,7 @@ def family_task(family: str) -> Callable[..., Task]:
             tokenizer=tokenizer,
             data=data,
             judge=judge,
+            thinking_tokens=thinking_tokens,
             **knobs,
         )
 
@@ -139,7 +148,9 @@ def family_task(family: str) -> Callable[..., Task]:
 
 
 @solver
-def long_context(family: str, prefix_mode: Mode = "auto", tokenizer: str = "", data: str = "") -> Solver:
+def long_context(
+    family: str, prefix_mode: Mode = "auto", tokenizer: str = "", data: str = "", thinking_tokens: int = 0
+) -> Solver:
     """Build the sample's context, ask, and take the context out of the conversation and the log again.
 
     In the log stand the first 512 characters of each long message, its number of characters and its SHA-256.
@@ -148,18 +159,20 @@ def long_context(family: str, prefix_mode: Mode = "auto", tokenizer: str = "", d
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         sample = source.sample(_spec(state.metadata))
-        mode = continued(str(state.model.api)) if prefix_mode == "auto" else prefix_mode
+        mode = prefix_mode
+        if mode == "auto":
+            mode = "none" if thinking_tokens else continued(str(state.model.api))
         prompt = render_prompt(sample, mode)
         messages: list[ChatMessage] = [ChatMessageUser(content=prompt.user)]
         if prompt.answer_prefix:
             messages.append(ChatMessageAssistant(content=prompt.answer_prefix))
         state.messages = messages
         state.metadata["prefix_mode"] = mode
-        stops = list(stop_strings(sample, mode))
         state.metadata["companion_outputs"] = [
-            await _asked(other, mode, config) for other, config in _companions(source, sample, mode)
+            await _asked(other, mode, _config(other, mode, thinking_tokens))
+            for other in source.family.companions(sample)
         ]
-        state = await generate(state, max_tokens=sample.max_new_tokens, stop_seqs=stops or None)
+        state = await generate(state, **_config(sample, mode, thinking_tokens).model_dump(exclude_none=True))
         short = digest(prompt.user)
         state.messages = [_shortened(message, prompt.user, short) for message in state.messages]
         _forget(prompt.user, short)
@@ -177,13 +190,18 @@ def long_context(family: str, prefix_mode: Mode = "auto", tokenizer: str = "", d
     ]
 )
 def long_context_score() -> Scorer:
-    """The score of the sample's family; its other figures stand in the score's metadata."""
+    """The score of the sample's family; its other figures stand in the score's metadata.
+
+    `truncated` and `empty` there tell a reply that was cut off, and one without text, from one that is wrong.
+    """
 
     async def score(state: TaskState, target: Target) -> Score:
         sample = LongSample.model_validate({**dict(state.metadata["sample"]), "context": ""})
-        output = state.output.completion
+        truncated = _cut_off(state.output)
+        output, _ = without_reasoning(state.output.completion, truncated)
         figures = score_sample(sample, output, [str(other) for other in state.metadata.get("companion_outputs", ())])
-        return Score(value=figures["score"], answer=output, metadata={**figures})
+        told = {"truncated": truncated, "empty": not output.strip()}
+        return Score(value=figures["score"], answer=output, metadata={**figures, **told})
 
     return score
 
@@ -243,12 +261,11 @@ class SampleSource:
         return self._published[task]
 
 
-def _companions(source: SampleSource, sample: LongSample, mode: PrefixMode) -> list[tuple[LongSample, GenerateConfig]]:
-    """Samples that are asked beside this one, and how each is generated."""
-    return [
-        (other, GenerateConfig(max_tokens=other.max_new_tokens, stop_seqs=list(stop_strings(other, mode)) or None))
-        for other in source.family.companions(sample)
-    ]
+def _config(sample: LongSample, mode: PrefixMode, thinking_tokens: int) -> GenerateConfig:
+    """Room and ends of a sample's answer; nothing ends a reply that may reason first."""
+    room = sample.max_new_tokens
+    stops = [] if thinking_tokens else list(stop_strings(sample, mode))
+    return GenerateConfig(max_tokens=None if room is None else room + thinking_tokens, stop_seqs=stops or None)
 
 
 async def _asked(sample: LongSample, mode: PrefixMode, config: GenerateConfig) -> str:
@@ -259,7 +276,12 @@ async def _asked(sample: LongSample, mode: PrefixMode, config: GenerateConfig) -
         messages.append(ChatMessageAssistant(content=prompt.answer_prefix))
     output = await get_model().generate(messages, config=config)
     _forget(prompt.user, digest(prompt.user))
-    return output.completion
+    return without_reasoning(output.completion, _cut_off(output))[0]
+
+
+def _cut_off(output: ModelOutput) -> bool:
+    """Whether a reply ended at a limit and not by itself."""
+    return bool(output.choices) and output.stop_reason in ("max_tokens", "model_length")
 
 
 def continued(provider: str) -> PrefixMode:

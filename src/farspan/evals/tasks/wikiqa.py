@@ -33,6 +33,7 @@ from farspan.evals.tasks.family import Ask, Family, KnobError, Knobs, Made
 
 HEADER = "Below is a document. A question about it is asked.\n"
 OFFICIAL_NEW_TOKENS = 50
+PREFIX = "Answer: The answer is"
 BANDS = {"start": (0.0, 10.0), "random": (10.0, 90.0), "end": (90.0, 100.0)}
 
 KNOWN: Mapping[str, tuple[str, str]] = {
@@ -242,7 +243,7 @@ def _invented(rng: Random) -> Fact:
     name, facts = entry(rng)
     kind, question, sentence = rng.choice(list(facts.values()))
     value = draw_value(kind, rng)
-    return Fact(question.format(name=name), sentence.format(name=name, value=value), "Answer:", value)
+    return Fact(question.format(name=name), sentence.format(name=name, value=value), PREFIX, value)
 
 
 def _known(rng: Random, context: int, seed: int) -> Fact:
@@ -269,7 +270,7 @@ def _known_facts() -> tuple[Fact, ...]:
     for kind, rows in json.loads(text).items():
         question, sentence = KNOWN[kind]
         for name, value in rows:
-            found.append(Fact(question.format(name=name), sentence.format(name=name, value=value), "Answer:", value))
+            found.append(Fact(question.format(name=name), sentence.format(name=name, value=value), PREFIX, value))
     return tuple(found)
 
 
