@@ -22,11 +22,13 @@ from farspan.errors import FarspanError
 COMMANDS: dict[str, tuple[str, str]] = {
     "tune": ("farspan.cli.tune:tune", "Measure a model, try levers under a budget, keep those that pay."),
     "eval": ("farspan.cli.eval:eval_", "Measure how far a model reads, on one or more tasks."),
+    "score": ("farspan.cli.score:score", "Score predictions on document benchmarks that were made elsewhere."),
     "extend": ("farspan.cli.extend:extend", "Stretch a model's window and write a checkpoint."),
     "profile": ("farspan.cli.profile:profile", "Measure time to first token, time per token and memory."),
     "train": ("farspan.cli.train:train", "Train a model from one YAML file."),
     "rope": ("farspan.cli.rope:rope", "Show, compare or search what a method does to the rotary pairs."),
     "generate": ("farspan.cli.generate:generate", "Write samples of a generated task to a file."),
+    "taxonomy": ("farspan.cli.taxonomy:taxonomy", "Show how much of its context each task needs and how well hidden."),
     "report": ("farspan.cli.report:report", "Make the report of a run again."),
     "rank": ("farspan.cli.rank:rank", "Order documents by how much they help to answer a query."),
     "squeeze": ("farspan.cli.squeeze:squeeze", "Read and cluster a fixed text once, for many questions on it."),
