@@ -15,6 +15,7 @@ from farspan.evals.documents.base import (
     CONTEXT,
     Dataset,
     DocumentBenchmark,
+    Options,
     Prompt,
     Reading,
     Row,
@@ -73,13 +74,14 @@ _SUBSETS = {
 }
 
 
-class CNNSum(DocumentBenchmark):
-    """Four subsets in two orders of the prompt, `L-IE` to `3XL-IB`; a subset alone names both orders.
+class CNNSumOptions(Options):
+    """checked : compare the files with the published hashes."""
 
-    Parameters
-    ----------
-    checked : compare the files with the published hashes
-    """
+    checked: bool = True
+
+
+class CNNSum(DocumentBenchmark):
+    """Four subsets in two orders of the prompt, `L-IE` to `3XL-IB`; a subset alone names both orders."""
 
     name: ClassVar[str] = "cnnsum"
     title: ClassVar[str] = "CNNSum"
@@ -100,8 +102,8 @@ class CNNSum(DocumentBenchmark):
     }
     default_datasets: ClassVar[tuple[str, ...]] = tuple(f"{s}-{o}" for s in ("L", "XL") for o in ORDERS)
 
-    def __init__(self, *, checked: bool = True) -> None:
-        self.checked = checked
+    options_model: ClassVar[type[Options]] = CNNSumOptions
+    options: CNNSumOptions
 
     def chosen(self, names: Sequence[str]) -> list[Dataset]:
         wide = [own for name in names for own in ([f"{name}-{o}" for o in ORDERS] if name in _SUBSETS else [name])]
@@ -109,7 +111,7 @@ class CNNSum(DocumentBenchmark):
 
     def rows(self, dataset: Dataset, data_dir: str | Path | None) -> Iterator[Mapping[str, object]]:
         file = dataset.file
-        if not self.checked:
+        if not self.options.checked:
             file = DataFile(file.repo, file.name, file.revision, size=file.size, other_names=file.other_names)
         return iter_jsonl(resolve_file(file, data_dir))
 

@@ -8,15 +8,17 @@ Source: arXiv 2307.11088.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from farspan.evals.documents.base import (
     CONTEXT,
     BenchmarkError,
     Dataset,
     DocumentBenchmark,
+    Options,
     Prompt,
     Reading,
     Row,
@@ -32,6 +34,7 @@ from farspan.evals.metrics.rouge import rouge_google
 from farspan.evals.metrics.token_f1 import qa_f1
 from farspan.evals.schema import LongSample
 from farspan.evals.sources import DataFile, iter_jsonl, resolve_file
+from farspan.evals.tasks.l_eval_words import SYSTEMS, judge_prompt, length_instruction, verdict_of
 from farspan.evals.truncate import FittedPrompt, TruncationError
 
 if TYPE_CHECKING:
@@ -82,13 +85,21 @@ def _metric(name: str) -> str:
     return "exam" if name in CLOSED else "rouge" if name in SUMMARIES else "f1"
 
 
-class LEval(DocumentBenchmark):
-    """The 20 sets; `subset` chooses the rows, `length_instruction` tells open questions how long an answer is.
+class LEvalOptions(Options):
+    """Switches of L-Eval.
 
-    Parameters
-    ----------
-    subset : `auto`, `llm` or `human`
+    subset : rows scored by words (`auto`), those a judge reads (`llm`), those people read (`human`)
+    length_instruction : tell open questions how many words the reference has, as published runs do
+    baseline : file of answers to be judged against, rows of `query` and a key that holds `_pred`
     """
+
+    subset: Literal["auto", "llm", "human"] = "auto"
+    length_instruction: bool = True
+    baseline: str = ""
+
+
+class LEval(DocumentBenchmark):
+    """The 20 sets; `closed` and `open` name all of a kind."""
 
     name: ClassVar[str] = "l_eval"
     title: ClassVar[str] = "L-Eval"
@@ -105,11 +116,8 @@ class LEval(DocumentBenchmark):
         for name in (*CLOSED, *QUESTIONS, *SUMMARIES)
     }
 
-    def __init__(self, subset: str = "auto", *, length_instruction: bool = True) -> None:
-        if subset not in SUBSETS:
-            raise BenchmarkError(f"l_eval has no rows '{subset}'; it has {', '.join(SUBSETS)}")
-        self.subset = subset
-        self.length_instruction = length_instruction
+    options_model: ClassVar[type[Options]] = LEvalOptions
+    options: LEvalOptions
 
     def chosen(self, names: Sequence[str]) -> list[Dataset]:
         wide = {"closed": CLOSED, "open": (*QUESTIONS, *SUMMARIES)}
@@ -121,7 +129,7 @@ class LEval(DocumentBenchmark):
     def samples(self, dataset: Dataset, rows: Iterator[Mapping[str, object]]) -> Iterator[LongSample]:
         """One sample a question; the questions of a document share it."""
         for number, row in enumerate(rows):
-            if str(row.get("evaluation", "")) not in SUBSETS[self.subset]:
+            if str(row.get("evaluation", "")) not in SUBSETS[self.options.subset]:
                 continue
             asked, answers = list_field(row, "instructions"), list_field(row, "outputs")
             if len(asked) != len(answers):
@@ -144,14 +152,14 @@ class LEval(DocumentBenchmark):
     def prompt(self, sample: LongSample, reading: Reading) -> Prompt:
         name = sample.task
         if name in ("gsm100", "codeU", "topic_retrieval_longchat"):
-            return Prompt(f"{CONTEXT}\n\n{sample.question}", _SYSTEMS[name])
+            return Prompt(f"{CONTEXT}\n\n{sample.question}", SYSTEMS[name])
         if name in CLOSED:
             tail = "Give the answer without explaining it.\nAnswer:"
             user = f"The document is this:\n{CONTEXT}\n\nQuestion: {sample.question}\n{tail}"
-            return Prompt(user, _SYSTEMS.get(name, _SYSTEMS["exam"]))
-        wanted = length_instruction(sample.n_ref_words or 1) if self.length_instruction else ""
+            return Prompt(user, SYSTEMS.get(name, SYSTEMS["exam"]))
+        wanted = length_instruction(sample.n_ref_words or 1) if self.options.length_instruction else ""
         user = f"The document is this:\n{CONTEXT}\n\nInstruction: {sample.question}\n{wanted}Answer:"
-        return Prompt(user, _SYSTEMS["open"])
+        return Prompt(user, SYSTEMS["open"])
 
     def followed_by(self, sample: LongSample, prediction: str, reading: Reading) -> Prompt | None:
         if sample.task != "sci_fi":
@@ -159,7 +167,7 @@ class LEval(DocumentBenchmark):
         real = "by what you know of the real world. Answer True or False."
         asked = sample.question.replace(_WORLD, real) if _WORLD in sample.question else f"{sample.question}\n{real}"
         # asked alone, so that the document cannot answer for the world
-        return Prompt(f"{asked}\nAnswer:", _SYSTEMS["world"])
+        return Prompt(f"{asked}\nAnswer:", SYSTEMS["world"])
 
     def joined(self, sample: LongSample, first: str, second: str) -> str:
         return f"{first} {exams.FACT_TAG} {second}]"
@@ -197,7 +205,7 @@ class LEval(DocumentBenchmark):
             found = [means[name] for name in names if name in means]
             if found:
                 table.rows.append(Row("overall", f"open, {label}", _four(sum(found) / len(found)), len(found)))
-        if self.length_instruction and any(one.sample.task not in CLOSED for one in scored):
+        if self.options.length_instruction and any(one.sample.task not in CLOSED for one in scored):
             table.notes.append("open questions told how many words the reference has; do not compare without that")
         return table
 
@@ -205,7 +213,7 @@ class LEval(DocumentBenchmark):
         """Rows of `gt`, `query`, `evaluation` and a key that holds `_pred`, as the published scripts write them."""
         place = 0
         for number, row in enumerate(rows):
-            if str(row.get("evaluation", "exam")) not in SUBSETS[self.subset]:
+            if str(row.get("evaluation", "exam")) not in SUBSETS[self.options.subset]:
                 continue
             key = next((name for name in row if PREDICTION_MARK in name), None)
             if key is None:
@@ -222,19 +230,39 @@ class LEval(DocumentBenchmark):
             place += 1
             yield sample, text_field(row, key, "")
 
+    async def judged(
+        self, sample: LongSample, prediction: str, ask: Callable[[str], Awaitable[str]]
+    ) -> dict[str, float]:
+        """Share of two judgements, in either order, that prefer the prediction to the baseline's answer."""
+        other = self._baseline.get(sample.question)
+        if other is None:
+            raise BenchmarkError(
+                "a judge compares with a baseline; give one that answers every question, such as baseline=FILE with a "
+                f"row whose query is {sample.question[:60]!r}"
+            )
+        reference = sample.answers[0]
+        straight = verdict_of(await ask(judge_prompt(sample.question, reference, prediction, other)))
+        swapped = verdict_of(await ask(judge_prompt(sample.question, reference, other, prediction)), swapped=True)
+        found = exams.pairwise_win_rate([[straight, swapped]])
+        return {"win_rate": found["m1"], "judge_errors": float("error" in (straight, swapped))}
+
+    @cached_property
+    def _baseline(self) -> dict[str, str]:
+        if not self.options.baseline:
+            return {}
+        return {
+            text_field(row, "query"): text_field(row, next(key for key in row if PREDICTION_MARK in key))
+            for row in iter_jsonl(Path(self.options.baseline))
+        }
+
     def official_fit(
         self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, context: str, window: int, new_tokens: int
     ) -> FittedPrompt | None:
         """The document alone is cut, by words from the right, until it has no more tokens than published runs allow."""
-        side = "left" if prompt.system == _SYSTEMS["codeU"] else "right"
+        side = "left" if prompt.system == SYSTEMS["codeU"] else "right"
         limit = window // 1024 * 1000 - new_tokens
         cut, full, kept = truncate_words(context, tokenizer, limit, side=side)
         return FittedPrompt(prompt.user.replace(CONTEXT, cut), None, full, kept, None)
-
-
-def length_instruction(words: int) -> str:
-    """What tells a model how long its answer is to be."""
-    return f"Write about {words} words.\n"
 
 
 def truncate_words(document: str, tokenizer: PreTrainedTokenizerBase, limit: int, *, side: str) -> tuple[str, int, int]:
@@ -348,42 +376,3 @@ def _set_rows(name: str, scored: Sequence[Scored]) -> list[Row]:
 
 def _four(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
-
-
-_SYSTEMS = {
-    "gsm100": 'Go on as in the examples of questions and answers, and end with "The answer is" and the number.',
-    "topic_retrieval_longchat": "You are shown the record of a conversation. Keep in mind what each part is about.",
-    "coursera": (
-        "You are shown a very long document and a question that may have several right options. Reply with letters "
-        "alone, such as A or AB."
-    ),
-    "codeU": "You are shown code with functions and comments. Work out what the program prints at the end.",
-    "sci_fi": "You are shown a long story. Say True or False by what the story tells, not by what you know.",
-    "exam": "You are shown a long document and a question. Reply with the letter of the right option, else briefly.",
-    "open": "You are shown a long document and an instruction on it. Do what the instruction asks.",
-    "world": "Say True or False.",
-}  # fmt: skip
-
-
-def judge_prompt(question: str, reference: str, first: str, second: str) -> str:
-    """What a judge of two answers is asked; its verdict ends with [[A]], [[B]] or [[C]] for neither.
-
-    Ask twice with the answers changed over, and count with `pairwise_win_rate`.
-    """
-    return (
-        "Two assistants answered a question on a long document that you cannot see. A person's answer is given. Say "
-        "which answer agrees with it better. What goes beyond it is no merit; being to the point counts, and errors of "
-        "fact count more. Neither order nor length nor names matter.\n\n"
-        f"Question: {question}\n\nA person's answer: {reference}\n\nAnswer A: {first}\n\nAnswer B: {second}\n\n"
-        "Give your reasons briefly and end with [[A]] if A is better, [[B]] if B is, and [[C]] if neither is."
-    )
-
-
-def verdict_of(reply: str, *, swapped: bool = False) -> exams.Verdict:
-    """Whom a judge's reply prefers: `m1`, `m2`, `tie`, or `error` where it says nothing that can be read."""
-    place, letter = max((reply.rfind(f"[[{letter}]]"), letter) for letter in "ABC")
-    if place < 0:
-        return "error"
-    if letter == "C":
-        return "tie"
-    return "m1" if (letter == "A") != swapped else "m2"

@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from farspan.evals.documents.base import (
     CONTEXT,
+    BenchmarkError,
     Dataset,
     DocumentBenchmark,
+    Options,
     Prompt,
     Reading,
     Row,
@@ -125,14 +127,25 @@ def _tasks() -> dict[str, SecondaryTask]:
 SECONDARY_TASKS = _tasks()
 
 
+class LongBenchProOptions(Options):
+    """Switches of LongBench Pro.
+
+    thinking : ask with the question's longer instruction, which wants reasoning first
+    embedder : folder or name of a sentence-transformers model for summaries; empty scores them by words alone
+    checked : compare the file with the published hash, which reads all of it
+    """
+
+    thinking: bool = False
+    embedder: str = ""
+    checked: bool = True
+
+
 class LongBenchPro(DocumentBenchmark):
     """One file, cut into sets by length and language: `8k-en` to `256k-zh`; a length or a language names all of its.
 
-    Parameters
+    Attributes
     ----------
-    thinking : ask with the question's longer instruction, which wants reasoning first
-    embed : texts to vectors, for summaries
-    checked : compare the file with the published hash, which reads all of it
+    embed : texts to vectors, for summaries; None scores them by words alone
     """
 
     name: ClassVar[str] = "longbench_pro"
@@ -146,17 +159,19 @@ class LongBenchPro(DocumentBenchmark):
         for language in ("en", "zh")
     }
 
-    def __init__(self, *, thinking: bool = False, embed: Embed | None = None, checked: bool = True) -> None:
-        self.thinking = thinking
-        self.embed = embed
-        self.checked = checked
+    options_model: ClassVar[type[Options]] = LongBenchProOptions
+    options: LongBenchProOptions
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.embed: Embed | None = sentence_embedder(self.options.embedder) if self.options.embedder else None
 
     def chosen(self, names: Sequence[str]) -> list[Dataset]:
         parts = {name: [own for own in self.datasets if name in own.split("-")] for name in (*LEVELS, "en", "zh")}
         return super().chosen([own for name in names for own in parts.get(name, [name])])
 
     def rows(self, dataset: Dataset, data_dir: str | Path | None) -> Iterator[Mapping[str, object]]:
-        file = FILE if self.checked else DataFile(FILE.repo, FILE.name, FILE.revision, size=FILE.size)
+        file = FILE if self.options.checked else DataFile(FILE.repo, FILE.name, FILE.revision, size=FILE.size)
         return (
             row
             for row in iter_json_array(resolve_file(file, data_dir))
@@ -164,7 +179,7 @@ class LongBenchPro(DocumentBenchmark):
         )
 
     def samples(self, dataset: Dataset, rows: Iterator[Mapping[str, object]]) -> Iterator[LongSample]:
-        which = "question_thinking" if self.thinking else "question_nonthinking"
+        which = "question_thinking" if self.options.thinking else "question_nonthinking"
         for row in rows:
             yield sample_of(
                 self.name,
@@ -173,7 +188,7 @@ class LongBenchPro(DocumentBenchmark):
                 context=text_field(row, "context", ""),
                 question=text_field(row, which, ""),
                 answers=list_field(row, "answer"),
-                max_new_tokens=THINKING_TOKENS if self.thinking else TOKENS,
+                max_new_tokens=THINKING_TOKENS if self.options.thinking else TOKENS,
                 length_level=text_field(row, "token_length"),
                 metadata={
                     name: text_field(row, name)
@@ -194,7 +209,7 @@ class LongBenchPro(DocumentBenchmark):
 
     def score(self, sample: LongSample, prediction: str, *, tidy: bool = False) -> ScoreResult:
         """A prediction's score by its task's metric; see `score_metric`."""
-        metric = SECONDARY_TASKS[str(sample.metadata["secondary_task"])].metric
+        metric = _metric_of(sample)
         if metric != SUMMARY:
             return score_metric(metric, sample.answers, prediction, tidy=tidy)
         if self.embed is None:
@@ -222,9 +237,7 @@ class LongBenchPro(DocumentBenchmark):
             table.rows += [
                 Row("runs", name, _percent(found[name]), len(rows)) for name in (f"BoN-{run}", f"pass@{run}")
             ]
-        if self.embed is None and any(
-            SECONDARY_TASKS[str(s.sample.metadata["secondary_task"])].metric == SUMMARY for s in scored
-        ):
+        if self.embed is None and any(_metric_of(one.sample) == SUMMARY for one in scored):
             table.notes.append(
                 "summaries are scored by words alone (summary_rouge_only): not the published overall score"
             )
@@ -234,6 +247,28 @@ class LongBenchPro(DocumentBenchmark):
         """Rows of the questions with `prediction` added, as the published script writes them."""
         for row in rows:
             yield next(self.samples(dataset, iter([{**row, "context": ""}]))), text_field(row, "prediction", "")
+
+
+def sentence_embedder(name: str) -> Embed:
+    """Vectors by a model of sentence-transformers, without an instruction, as in published runs.
+
+    Raises
+    ------
+    BenchmarkError : the package is not installed, or there is no such model.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise BenchmarkError("an embedder needs the package sentence-transformers, which is not installed") from error
+    try:
+        model = SentenceTransformer(name, tokenizer_kwargs={"padding_side": "left"})
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"cannot load the embedder {name}: {str(error).splitlines()[0]}") from error
+    return lambda texts: np.asarray(model.encode(texts), dtype=np.float64)
+
+
+def _metric_of(sample: LongSample) -> str:
+    return SECONDARY_TASKS[str(sample.metadata["secondary_task"])].metric
 
 
 def summary_max_rouge_l(answers: Sequence[str], prediction: str, *, zh: bool) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -193,6 +193,17 @@ class LooGLE(DocumentBenchmark):
             return {**found, "score": float(match is not None and match.group() == answer.strip())}
         return found
 
+    async def judged(
+        self, sample: LongSample, prediction: str, ask: Callable[[str], Awaitable[str]]
+    ) -> dict[str, float]:
+        """Whether a judge finds an answer right, or its marks for a summary; replies it cannot read are wrong."""
+        reply = await ask(judge_prompt(sample.task, sample.question, sample.answers[0], prediction))
+        if sample.task == "longdep_summarization":
+            marks = _NUMBER.findall(reply)
+            return {"judged": min(max(float(marks[0].replace(",", "")), 0.0), 100.0) / 100 if marks else 0.0}
+        verdict = judged(reply)
+        return {"judged": float(verdict is True), "judge_unreadable": float(verdict is None)}
+
     def table(self, scored: Sequence[Scored], reading: Reading) -> Table:
         """Means of every figure by set; masks are counted over all questions together; short, long and their gap."""
         table = Table()
@@ -260,8 +271,13 @@ def number_match(reference: str, prediction: str) -> float:
     return float(abs(one - other) <= 1e-6 * max(abs(one), 1e-12))
 
 
-def judge_prompt(question: str, reference: str, prediction: str) -> str:
-    """What a judge of an answer is asked; it replies True or False."""
+def judge_prompt(task: str, question: str, reference: str, prediction: str) -> str:
+    """What a judge is asked: whether an answer is right, True or False, or how good a summary is, 0 to 100."""
+    if task == "longdep_summarization":
+        return (
+            "Mark the second summary from 0 to 100 by how complete, consistent, fluent and correct in grammar it is; "
+            f"the first is by a person. Reply with the number alone.\n\nFirst: {reference}\n\nSecond: {prediction}"
+        )
     return (
         "Do the two answers to the question mean the same? Reply with True or False alone.\n\n"
         f"Question: {question}\nAnswer of a person: {reference}\nOther answer: {prediction}"
