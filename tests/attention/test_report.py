@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from farspan.attention import BlockPlan, LayerStats, coverage, permutation_shares
+from farspan.attention.report import summary
 from farspan.errors import FarspanError
 from tests.attention.plans import full_plan, random_inputs, random_keep
 
@@ -62,3 +63,21 @@ def test_heads_are_helped_unchanged_or_harmed_by_sorting() -> None:
     for stats, ratios in zip(reports, ([1.5, 1.0], [0.8, 2.0]), strict=True):
         stats.figures["blocks_without_permutation"] = ratios
     assert permutation_shares(reports) == {"helped": 0.5, "unchanged": 0.25, "harmed": 0.25}
+
+
+def test_a_summary_says_what_was_read_and_why_not() -> None:
+    first, second = LayerStats(0, "pbs"), LayerStats(1, "pbs")
+    first.fallbacks["mask"] = 2
+    assert summary([first, second]) == ["attention: dense in all 2 calls", "attention: dense because of mask (2)"]
+    for stats, density in ((first, 0.25), (second, 0.75)):
+        stats.sparse, stats.head_density = 3, [density]
+        stats.backends["gather"] = 3
+        stats.selection_seconds, stats.execution_seconds = 1.0, 3.0
+        stats.flops, stats.dense_flops = 1.0, 4.0
+    second.decode = 5
+    lines = summary([first, second])
+    assert lines[0] == (
+        "attention by pbs: 50.0% of the cells read in 6 of 13 calls (layers 25.0% to 75.0%), by gather (6)"
+    )
+    assert lines[1] == "attention: choosing took 25.0% of its time; 25.0% of dense attention's operations"
+    assert lines[2:] == ["attention: dense in 5 calls with a single new token", "attention: dense because of mask (2)"]

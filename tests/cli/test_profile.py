@@ -44,6 +44,20 @@ def test_table_and_files(capsys: pytest.CaptureFixture[str], folder: Path, tmp_p
     assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == ["profile.csv", "profile.json"]
 
 
+def test_what_attention_read_is_said(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    sizes = ("--lengths", "64,128", "--repeats", "1", "--warmup", "0", "--no-memory", "--new-tokens", "2")
+    lever = "sink-window:block_size=16,sinks=16,window=16,min_length=100,backend=gather"
+    code, out, _ = run(capsys, str(folder), *sizes, "--recipe", lever)
+    assert code == 0
+    assert "attention by sink-window: " in out
+    assert "by gather (" in out
+    assert "dense because of below break-even length (" in out
+    assert "calls with a single new token" in out
+    code, out, _ = run(capsys, str(folder), *sizes, "--recipe", "sink-window:min_length=1000")
+    assert "attention: dense in all" in out
+    assert "attention" not in run(capsys, str(folder), *sizes)[1].replace("attention implementation", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

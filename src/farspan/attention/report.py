@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -52,6 +53,43 @@ def permutation_shares(reports: Sequence[LayerStats]) -> dict[str, float]:
     helped, harmed = (sum(ratio > 1.0 for ratio in ratios), sum(ratio < 1.0 for ratio in ratios))
     whole = len(ratios)
     return {"helped": helped / whole, "unchanged": (whole - helped - harmed) / whole, "harmed": harmed / whole}
+
+
+def summary(reports: Sequence[LayerStats]) -> list[str]:
+    """The reports of all layers in a few lines: what was read, by which executors, how long choosing took, and why not.
+
+    Returns
+    -------
+    Lines for people; the first one always comes, the others where there is something to say.
+    """
+    sparse = [stats for stats in reports if stats.sparse]
+    calls = sum(stats.calls for stats in reports)
+    if not sparse:
+        lines = [f"attention: dense in all {calls} calls"]
+    else:
+        densities = [stats.density for stats in sparse]
+        lines = [
+            f"attention by {sparse[0].method}: {sum(densities) / len(densities):.1%} of the cells read in "
+            f"{sum(stats.sparse for stats in sparse)} of {calls} calls (layers {min(densities):.1%} to "
+            f"{max(densities):.1%}), by {_counted(sum((stats.backends for stats in sparse), Counter()))}"
+        ]
+        choosing = sum(stats.selection_seconds for stats in sparse)
+        whole = choosing + sum(stats.execution_seconds for stats in sparse)
+        saved = sum(stats.flops for stats in sparse) / max(sum(stats.dense_flops for stats in sparse), 1.0)
+        lines.append(
+            f"attention: choosing took {choosing / whole if whole else 0.0:.1%} of its time; "
+            f"{saved:.1%} of dense attention's operations"
+        )
+    if decode := sum(stats.decode for stats in reports):
+        lines.append(f"attention: dense in {decode} calls with a single new token")
+    fallbacks: Counter[str] = sum((stats.fallbacks for stats in reports), Counter())
+    if fallbacks:
+        lines.append(f"attention: dense because of {_counted(fallbacks)}")
+    return lines
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} ({number})" for reason, number in reasons.most_common())
 
 
 def coverage(

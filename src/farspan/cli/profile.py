@@ -16,6 +16,7 @@ from farspan.cli.arguments import output_folder, parse_lengths
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from transformers import PreTrainedModel
 
     from farspan.profiling import Profile, ProfilePoint, Spread
 
@@ -55,7 +56,8 @@ def profile(
     """Measure time to first token, time per token and memory over context lengths.
 
     Each cell is a median with its 5th to 95th percentile over n generations. Timing and measuring memory are separate
-    passes; a length that does not fit into memory is marked and the others go on.
+    passes; a length that does not fit into memory is marked and the others go on. With a lever for attention in the
+    recipe it also says what share of attention was read, and where it stayed dense and why.
 
     Example:
 
@@ -97,8 +99,15 @@ def profile(
                     recipe=str(levers),
                     progress=progress.at,
                 )
+                read = (
+                    _attention(model)
+                    if any(getattr(lever, "slot", "") == "attention" for lever in levers.levers)
+                    else []
+                )
         profiles.append(measured)
         _print(console, measured)
+        for line in read:
+            console.print(line, soft_wrap=True)
         if folder is not None:
             # After every model, so that one that fails later costs nothing that was measured.
             (folder / "profile.json").write_text(to_json(profiles), encoding="utf-8")
@@ -157,6 +166,12 @@ def _print(console: Console, profile: Profile) -> None:
     for point in profile.points:
         if point.note:
             console.print(f"{units.count(point.length)} tokens: {point.status}: {point.note}", soft_wrap=True)
+
+
+def _attention(model: PreTrainedModel) -> list[str]:
+    from farspan.attention.report import attention_report, summary
+
+    return summary(attention_report(model))
 
 
 def _table(profile: Profile) -> Table:
