@@ -247,7 +247,7 @@ def render_taxonomy(view: TaxonomyView) -> str:
     drawn: dict[str, Panel] = {}
     said = verdict(view)
     lengths = sorted({place.length for place in view.places if place.length})
-    seen = units.samples([place.n for place in view.places], "task")
+    seen = units.samples([place.n for place in view.places], "per task")
     shown = f"{', '.join(map(units.count, lengths))} tokens" if lengths else "samples as given"
     origin = [f"<b>{escape(shown)}</b>", escape(seen), "farspan taxonomy"]
     head = (
