@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from farspan.training import TrainConfig, TrainConfigError, train
+from farspan.errors import FarspanError
+from farspan.training import Document, DocumentStream, Stage, TrainConfig, TrainConfigError, train
 
 TEXT = "the cat sat on the mat and looked at the moon. " * 40
 
@@ -63,6 +64,33 @@ def test_levers_of_the_file_change_what_is_learned_and_stay_out_of_what_is_saved
     assert first.keys() == second.keys()
     assert not all(torch.equal(first[name], second[name]) for name in first)
     assert (plain / "config.json").read_text() == (drawn / "config.json").read_text()
+
+
+class Crumbs:
+    """A source whose documents have nothing to predict."""
+
+    def document(self, rng, length):
+        return Document([3], [True])
+
+
+def test_data_without_anything_to_learn_is_one_line_before_training_begins():
+    stages = [
+        Stage(tokens=128, lengths={32: 1}, mix={"some": 1}),
+        Stage(tokens=128, lengths={64: 1}, mix={"crumbs": 1}),
+    ]
+
+    class Enough(Crumbs):
+        def document(self, rng, length):
+            return Document([3] * length, [True] * length)
+
+    stream = DocumentStream(
+        stages, {"some": Enough(), "crumbs": Crumbs()}, {}, batch_tokens=128, pad_token_id=0, seed=0
+    )
+    assert stream.batch(0)["labels"].shape == (4, 32)
+    with pytest.raises(FarspanError, match="nothing to train on: crumbs made no document of two tokens") as caught:
+        stream.check()
+    assert "a row of 64; give more or longer documents" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_bad_files_give_one_line(tmp_path):

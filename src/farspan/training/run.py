@@ -7,8 +7,9 @@ the same data as one that was never interrupted.
 from __future__ import annotations
 
 import json
+import random
 import time
-from contextlib import nullcontext
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -34,15 +35,18 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from farspan.errors import FarspanError
+from farspan.positions import PositionLever, get_rope
 from farspan.recipe import Recipe
 from farspan.training.config import TokenizerConfig, TrainConfig
-from farspan.training.data.documents import DocumentStream, build_source
+from farspan.training.data.documents import DocumentSource, DocumentStream, build_source
 from farspan.training.data.text import CorpusSource
 from farspan.training.initialization import initialize
 from farspan.training.objectives import trainer_class
 from farspan.training.trainer import BatchList, build_optimizer, training_arguments, trapezoid
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
+DRAWS = 8
+"""Documents drawn from each source to see how long they are."""
 
 # Words keep their leading mark, digits stand alone, and runs of spaces and line breaks stay together.
 SPLIT = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -166,6 +170,36 @@ class ProgressLog(TrainerCallback):
         self.progress.stop()
 
 
+def check_reach(
+    config: TrainConfig, recipe: Recipe, model: PreTrainedModel, sources: Mapping[str, DocumentSource]
+) -> None:
+    """Refuse to train with a stretched window that no document reaches into: it would teach nothing of what is new.
+
+    Levers that spread the positions of short rows themselves need no long documents.
+
+    Raises
+    ------
+    FarspanError : the documents drawn are all within the model's window.
+    """
+    for lever in recipe:
+        if not isinstance(lever, PositionLever) or lever.factor == 1 or lever.short_rows:
+            continue
+        window = get_rope(model.config, lever.layer_type).target_length
+        rng = random.Random(config.seed)
+        drawn = [
+            len(sources[name].document(rng, max(stage.lengths)).ids)
+            for stage in config.stages
+            for name in stage.mix
+            for _ in range(DRAWS)
+        ]
+        if max(drawn) <= window:
+            raise FarspanError(
+                f"lever '{lever.name}' stretches a window of {window} tokens, but the longest of {len(drawn)} "
+                f"documents has {max(drawn)}, so nothing beyond it would be trained; give longer documents and row "
+                "lengths"
+            )
+
+
 def train(config: TrainConfig, out: Path, console: Console | None = None) -> Path:
     """Run, or go on with, the training that `config` describes.
 
@@ -176,7 +210,12 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
     Returns
     -------
     The path of `final/`.
+
+    Raises
+    ------
+    FarspanError : levers that exclude each other or do not fit the model, or nothing to train on.
     """
+    recipe = Recipe.read(config.levers) if config.levers else Recipe()
     transformers_logging.disable_progress_bar()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -192,17 +231,21 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
     model = build_model(config.model, tokenizer)
     if config.initialization is not None:
         initialize(model, config.initialization)
+    recipe.check(model.config)
+    sources = {name: build_source(entry, tokenizer) for name, entry in config.sources.items()}
+    check_reach(config, recipe, model, sources)
     resume = get_last_checkpoint(str(out))
     start = int(Path(resume).name.rpartition("-")[2]) if resume else 0
     stream = DocumentStream(
         config.stages,
-        {name: build_source(entry, tokenizer) for name, entry in config.sources.items()},
+        sources,
         {name: entry.loss_weight for name, entry in config.sources.items()},
         batch_tokens=config.batch_tokens,
         pad_token_id=tokenizer.pad_token_id,
         seed=config.seed,
         start_step=start,
     )
+    stream.check()
     optimizer = build_optimizer(
         model,
         config.optimizer,
@@ -227,7 +270,7 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
         optimizers=(optimizer, schedule),
         callbacks=[ProgressLog(out / "train_log.jsonl", config.batch_tokens, total, console or Console(stderr=True))],
     )
-    with Recipe.read(config.levers)(model) if config.levers else nullcontext():
+    with recipe(model):
         trainer.train(resume_from_checkpoint=resume)
     final = out / "final"
     nn.Module.to(model, dtype=torch.bfloat16)

@@ -107,6 +107,18 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
             tokens -= stage.tokens
         return self.stages[-1]
 
+    def check(self) -> None:
+        """Make the first batch of every stage, so that what is wrong with the data is said before training begins.
+
+        Raises
+        ------
+        FarspanError : see `batch`.
+        """
+        tokens = 0
+        for stage in self.stages:
+            self.batch(-(-tokens // self.batch_tokens))
+            tokens += stage.tokens
+
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         """Batch number `step`.
 
@@ -114,6 +126,10 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
         -------
         `input_ids`, `labels`, `loss_weights` [rows, length]; `position_ids` [rows, length], restarting at 0 at every
         document, only where a row holds more than one document (transformers then masks across documents).
+
+        Raises
+        ------
+        FarspanError : no row got a document to learn from.
         """
         stage = self.stage_of(step)
         rng = random.Random(step_seed("batch", self.seed, step))
@@ -135,6 +151,11 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
                 parts.append((document, self.weights.get(name, 1.0)))
                 room -= len(document.ids)
             rows.append(parts)
+        if not any(rows):
+            raise FarspanError(
+                f"there is nothing to train on: {', '.join(sorted(stage.mix))} made no document of two tokens or more "
+                f"that fits into a row of {length}; give more or longer documents"
+            )
         return pack_rows(rows, length, self.pad_token_id)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:

@@ -73,6 +73,10 @@ class TextFiles:
             encoded = self.tokenizer(self.texts(), add_special_tokens=False, verbose=False)["input_ids"]
             end = [self.tokenizer.eos_token_id] if self.tokenizer.eos_token_id is not None else []
             self._ids = [np.asarray([*ids, *end], dtype=np.int32) for ids in encoded if ids]
+            if not self._ids:
+                raise FarspanError(
+                    f"all {len(self.files)} text files are empty, such as {self.files[0]}; give longer ones"
+                )
         return self._ids
 
     def document(self, rng: random.Random, length: int) -> Document:
