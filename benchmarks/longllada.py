@@ -137,6 +137,17 @@ def perplexity(model: PreTrainedModel, texts: list[list[int]], given: argparse.N
         far = [v for at, v in logs.items() if longest / 2 * given.window < at <= longest * given.window]
         return math.exp(statistics.mean(far) - statistics.mean(near))
 
+    def against_cut(low: float, high: float) -> float:
+        """The same chunks behind all that precedes them, over behind one window of it: what length alone does."""
+        logs = []
+        for ids, points in zip(texts, curves, strict=True):
+            for point in points:
+                if low < point.position <= high:
+                    near = ids[point.position - given.window : point.position]
+                    cut = perplexity_curve(model, near, given.chunk, mc_num=given.mc_num, seed=given.seed)[-1]
+                    logs.append(math.log(point.chunk) - math.log(cut.chunk))
+        return math.exp(statistics.mean(logs))
+
     inside = mean(given.window / 2, given.window)
     return {
         "by_position": by_position,
@@ -144,6 +155,9 @@ def perplexity(model: PreTrainedModel, texts: list[list[int]], given: argparse.N
         "growth_by_text": [growth(points) for points in curves],
         "ratio_beyond_to_inside": {
             str(times): mean(times / 2 * given.window, times * given.window) / inside for times in given.times
+        },
+        "ratio_to_cut_context": {
+            str(times): against_cut(times / 2 * given.window, times * given.window) for times in given.times
         },
     }
 
@@ -235,12 +249,16 @@ def directions(twins: dict[str, dict[str, object]], given: argparse.Namespace) -
     def window(kind: str, factor: int) -> float:
         return float(twins[kind][f"factor_{factor}"]["retrieval"]["perception_window_tokens"])  # type: ignore[index]
 
+    def harm(kind: str) -> float:
+        return float(perplexity_of(kind, 1)["ratio_to_cut_context"][str(longest)])  # type: ignore[index]
+
     pairs = zip(*(perplexity_of(kind, 1)["growth_by_text"] for kind in TWINS), strict=True)  # type: ignore[call-overload]
     flatter = [diffusion < autoregressive for diffusion, autoregressive in pairs]
     seen = any(window(kind, factor) > 0 for kind in TWINS for factor in (1, longest))
     return {
         "perplexity of diffusion grows less beyond the window": growth("diffusion", 1) < growth("autoregressive", 1),
         "on most of the texts, one by one": sum(flatter) > len(flatter) / 2,
+        "on the same tokens, text beyond the window harms diffusion less": harm("diffusion") < harm("autoregressive"),
         "diffusion sees at least as far, unstretched": (
             window("diffusion", 1) >= window("autoregressive", 1) if seen else None
         ),

@@ -32,6 +32,7 @@ from farspan.positions import DPRoPE, get_rope
 from farspan.positions.rope import default_inv_freq
 from farspan.recipe import Recipe
 
+CPU = platform.processor() or platform.machine()
 METHODS = ("", "linear", "ntk", "yarn", "truncated-basis", "dprope")
 
 
@@ -116,9 +117,7 @@ def main() -> None:
     parser.add_argument("--prompt", default="1k", help="tokens read before")
     parser.add_argument("--tokens", type=int, default=8, help="tokens decoded a round")
     parser.add_argument("--factor", type=float, default=4.0)
-    parser.add_argument(
-        "--rounds", type=int, default=48, help="rounds of all sides, after one to warm up"
-    )
+    parser.add_argument("--rounds", type=int, default=48, help="rounds of all sides, after one to warm up")
     parser.add_argument("--target", default="1m", help="target of the plan that is timed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rope_speed.json")
@@ -136,7 +135,7 @@ def main() -> None:
             "rounds": options.rounds,
         },
         "machine": {
-            "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else platform.processor(),
+            "device": torch.cuda.get_device_name() if options.device.startswith("cuda") else CPU,
             "cores": os.cpu_count(),
             "threads": options.threads,
             "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,

@@ -1,13 +1,19 @@
 """What multimodal positions cost: building them for long videos, turning by them, and reading a long video in pieces.
 
-`python benchmarks/video_positions.py --out benchmarks/results/video_positions.json` measures on the first GPU, else on
-the CPU. Weights are random; only shapes and times matter. `--small` shrinks everything to a second's work.
+Measured on the first GPU, else on the CPU. Weights are random; only shapes and times matter. The shape is that of
+Qwen2-VL 7B unless made smaller; positions are built for 3000 frames in any case. Results go to
+`benchmarks/results/video_positions.json`.
+
+    python benchmarks/video_positions.py
+    python benchmarks/video_positions.py --layers 2 --hidden 896 --frames 32 --long-frames 96 --repeats 3 --threads 1
+    python benchmarks/video_positions.py --small --out /dev/stdout
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -21,6 +27,7 @@ from transformers import DynamicCache, PreTrainedModel, Qwen2VLConfig, Qwen2VLFo
 
 from farspan.positions import Hope, mrope_positions
 
+CPU = platform.processor() or platform.machine()
 IMAGE, VIDEO = 151655, 151656
 TOKENS = {"spatial_merge_size": 2, "image_token_id": IMAGE, "video_token_id": VIDEO}
 
@@ -91,11 +98,18 @@ def read(model: PreTrainedModel, ids: torch.Tensor, grid: tuple[int, int, int], 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--small", action="store_true")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "video_positions.json")
+    parser.add_argument("--small", action="store_true", help="a second's work, to see that it runs")
+    parser.add_argument("--layers", type=int, default=28)
+    parser.add_argument("--hidden", type=int, default=3584, help="width, in heads of 128 channels")
+    parser.add_argument("--frames", type=int, default=128, help="frames whose reading is timed, at 144 tokens each")
+    parser.add_argument("--long-frames", type=int, default=3000, help="frames read once, in pieces")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=None)
     given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found: dict[str, object] = {}
 
@@ -107,9 +121,10 @@ def main() -> None:
     )
     found["building_tokens"] = ids.shape[1]
 
-    shape = (2, 256, 256, 4) if given.small else (28, 3584, 18944, 28)
+    shape = (given.layers, given.hidden, round(given.hidden * 18944 / 3584), given.hidden // 128)
+    shape = (2, 256, 256, 4) if given.small else shape
     model = model_of(*shape, device)
-    grid = (4 if given.small else 128, 18, 32)
+    grid = (4 if given.small else given.frames, 18, 32)
     ids = video_ids(grid, device)
     lever = Hope(inference_scale=0.75)
     prefill = seconds_of(lambda: read(model, ids, grid, ids.shape[1]), device, given.repeats)
@@ -129,7 +144,7 @@ def main() -> None:
         "share_of_prefill": ours / prefill,
     }
 
-    grid = (frames, 18, 32)
+    grid = (frames if given.small else given.long_frames, 18, 32)
     ids = video_ids(grid, device)
     with lever(model):
         start = time.perf_counter()
@@ -148,9 +163,13 @@ def main() -> None:
 
     record = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "machine": {
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else CPU,
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "small": given.small,
+        "shape": dict(zip(("layers", "hidden", "intermediate", "heads"), shape, strict=True)),
         **found,
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)

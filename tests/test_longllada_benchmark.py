@@ -29,7 +29,7 @@ def test_the_script_trains_measures_and_stores(tmp_path: Path, monkeypatch: pyte
             assert twin[factor]["retrieval"]["lengths"] == [128, 256]
     assert twins["diffusion"]["cached_sampler"]["texts"] == 1
     held = record["directions"]
-    assert len(held) == 6
+    assert len(held) == 7
     for line, holds in held.items():
         if " sees " in f" {line} " or "see farther" in line:
             # So little training teaches no retrieval, and then the figures cannot tell.
