@@ -205,7 +205,9 @@ def score_sample_place(
 def score_evidence(evidence: Evidence, counter: TokenCounter, ranker: Ranker | None = None) -> TaxonomyScore:
     """`analyse` on evidence, with tokens of units as `counter` counts them."""
     units = evidence.units
-    tokens = [int(count) for count in counter.count_many(units)]
+    different = list(dict.fromkeys(units))
+    sizes = dict(zip(different, counter.count_many(different), strict=True))
+    tokens = [int(sizes[unit]) for unit in units]
     return analyse(
         units,
         tokens,

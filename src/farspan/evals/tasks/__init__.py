@@ -12,6 +12,7 @@ TASKS: dict[str, str] = {
     "wikiqa": "farspan.evals.tasks.wikiqa:WikiQA",
     "longbiobench": "farspan.evals.tasks.longbiobench:LongBioBench",
     "holobench": "farspan.evals.tasks.holobench:HoloBench",
+    "graph_tracing": "farspan.evals.tasks.graph_tracing:GraphTracing",
 }
 
 DOCUMENTS: dict[str, str] = {
