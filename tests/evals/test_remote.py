@@ -226,3 +226,27 @@ def test_what_does_not_go_together_is_refused() -> None:
         )
     with pytest.raises(FarspanError, match="leaves nothing to ask"):
         evaluate_endpoint(where, "lines", [400], limit=0)
+
+
+def test_a_search_asks_where_the_score_falls(tmp_path: Path) -> None:
+    def short_reader(count: int, prompt: str) -> str:
+        return "answer" if len(prompt) < 4 * 1500 else "wrong"
+
+    path = tmp_path / "answers.jsonl"
+    with scripted(short_reader) as server:
+        found = run(server, [400, 3200], 16, adaptive=True, journal=Journal(path, {}))
+        asked = len(server.requests)
+        again = run(server, [400, 3200], 16, adaptive=True, journal=Journal(path, {}))
+        assert len(server.requests) == asked
+    assert again == found
+    assert 1300 < found.effective_length.value < 1700
+    assert found.effective_length.hi <= 1.25 * found.effective_length.lo
+    lengths = found.headline.lengths
+    assert lengths[0] == 400
+    assert lengths[-1] == 3200
+    assert len(lengths) > 3
+    with scripted(short_reader) as server:
+        small = run(server, [400, 3200], 16, adaptive=True, token_budget=30_000)
+    assert sum(answer.length for answer in small.headline.answers) <= 30_000
+    with scripted(always("bad")) as server:
+        assert run(server, [400, 3200], 16, adaptive=True).account.failed == 8

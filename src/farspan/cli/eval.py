@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from farspan.cli.arguments import ArgumentError, output_folder, parse_knobs, parse_lengths, parse_price
+from farspan.cli.arguments import ArgumentError, output_folder, parse_knobs, parse_length, parse_lengths, parse_price
 
 FAST_QUESTIONS = 12
 
@@ -17,7 +17,10 @@ FAST_QUESTIONS = 12
 def eval_(
     tasks: Annotated[
         list[str],
-        typer.Argument(help="core, fast, all; a probe such as single_lines; a family, family:all or family:task."),
+        typer.Argument(
+            help="core, fast, all; a probe such as single_lines; a family, family:task or family:all; a document "
+            "benchmark or sets of it, longbench:qasper,lcc."
+        ),
     ],
     model: Annotated[str, typer.Option(help="A folder, a hub name, or reference; with --endpoint its name there.")] = (
         "reference"
@@ -31,9 +34,18 @@ def eval_(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="A knob of the families named; may be repeated.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions in all; the same command without it asks the rest.")
+        int | None,
+        typer.Option(
+            min=1, help="Questions in all (of each set of a document benchmark); without it, the rest is asked."
+        ),
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="At most three of the lengths, 12 questions each.")] = False,
+    adaptive: Annotated[
+        bool, typer.Option("--adaptive", help="Ask where the score falls; --lengths is the coarse grid.")
+    ] = False,
+    token_budget: Annotated[
+        str, typer.Option(metavar="TOKENS", help="Prompt tokens an adaptive search may take, such as 2m.")
+    ] = "",
     prefix_mode: Annotated[
         Literal["auto", "continue", "user_tail", "none"], typer.Option(help="How the start of an answer is given.")
     ] = "auto",
@@ -55,6 +67,19 @@ def eval_(
         Path | None, typer.Option(help="Folder for answers, scores, Inspect logs and report; goes on where it ended.")
     ] = None,
     trust_remote_code: Annotated[bool, typer.Option(help="Run code that the checkpoint carries.")] = False,
+    official: Annotated[
+        bool, typer.Option("--official", help="Document benchmarks: as the published code does, oddities included.")
+    ] = False,
+    data_dir: Annotated[str, typer.Option(help="Document benchmarks: folder with their files.")] = "",
+    window: Annotated[
+        str, typer.Option(help="Document benchmarks: tokens of prompt and answer; the model's own if left out.")
+    ] = "",
+    truncate: Annotated[bool, typer.Option(help="Document benchmarks: cut what is too long, or leave it out.")] = True,
+    template: Annotated[
+        Literal["auto", "on", "off"], typer.Option(help="Document benchmarks: where the chat template is used.")
+    ] = "auto",
+    prompts: Annotated[str, typer.Option(help="Document benchmarks: a file with prompts of your own.")] = "",
+    runs: Annotated[int, typer.Option(min=0, help="Document benchmarks: answers a question.")] = 0,
 ) -> None:
     """Measure how far a model reads, with a recipe on or without; local, or behind an OpenAI-compatible address.
 
@@ -64,6 +89,7 @@ def eval_(
     Example:
 
         farspan eval core --model reference --recipe yarn:factor=4 --lengths 512,1k,2k
+        farspan eval longbench:hotpotqa l-eval:closed --model DIR --data-dir DATA --official --limit 50
         farspan eval ruler longbiobench --endpoint http://localhost:8000/v1 --model NAME --lengths 4k,32k --out runs/a
     """
     from pydantic import SecretStr, ValidationError
@@ -74,7 +100,11 @@ def eval_(
     from farspan.evals.endpoint import EndpointSettings
     from farspan.evals.journal import JOURNAL_NAME, Journal
     from farspan.evals.session import Session
+    from farspan.evals.tasks import DOCUMENTS
 
+    documents = [task for task in tasks if task.partition(":")[0].replace("-", "_") in DOCUMENTS]
+    if documents and len(documents) < len(tasks):
+        raise ArgumentError("document benchmarks and generated tasks are run apart; name one kind of them at a time")
     grid = parse_lengths(lengths)
     if fast:
         grid, n = sorted({grid[0], grid[len(grid) // 2], grid[-1]}), min(n, FAST_QUESTIONS)
@@ -92,6 +122,31 @@ def eval_(
             )
         except ValidationError as error:
             raise ArgumentError(f"--endpoint: {error.errors()[0]['msg']}") from error
+    if documents:
+        from farspan.cli.eval_documents import DocumentsAsked, eval_documents
+
+        asked = DocumentsAsked(
+            tasks=tuple(documents),
+            model=model,
+            recipe=recipe,
+            endpoint=where,
+            tokenizer=tokenizer,
+            trust_remote_code=trust_remote_code,
+            official=official,
+            data_dir=data_dir,
+            window=parse_length(window) if window else None,
+            truncate=truncate,
+            template=template,
+            prompts=prompts,
+            runs=runs or None,
+            limit=limit,
+            adaptive=adaptive,
+            token_budget=parse_length(token_budget) if token_budget else None,
+            thinking_tokens=thinking_tokens,
+            options=parse_knobs(knob or []),
+        )
+        eval_documents(asked, output_folder(out) if out is not None else None)
+        return
     session = Session(
         tasks=tuple(tasks),
         lengths=tuple(grid),
@@ -100,6 +155,8 @@ def eval_(
         threshold=threshold,
         knobs=parse_knobs(knob or []),
         limit=limit,
+        adaptive=adaptive,
+        token_budget=parse_length(token_budget) if token_budget else None,
         prefix_mode=None if prefix_mode == "auto" else prefix_mode,
         thinking_tokens=thinking_tokens,
         model=model,

@@ -37,7 +37,8 @@ class AdaptiveLength:
     threshold : score that counts as reading
     block : samples a step
     full : samples of the shortest length, and the most any length gets
-    ratio : stop when the interval's ends are closer than this factor
+    ratio : stop when the interval's ends are closer than this factor, and the lengths on both sides closer than its
+        square
     token_budget : stop before the tokens of all samples run exceed it
     seed : of the bootstrap
 
@@ -99,9 +100,11 @@ class AdaptiveLength:
         if self._asked[self._coarse[0]] < self.full:
             return self._hand_out(self._coarse[0])
         found = self.result()
-        if found.lo > 0 and found.hi <= self.ratio * found.lo:
-            return None
         bracket = self._bracket(found)
+        # Between two lengths far apart the crossing is only interpolated, however sure both of their scores are.
+        near = bracket is None or bracket[1] <= self.ratio**2 * bracket[0]
+        if near and found.lo > 0 and found.hi <= self.ratio * found.lo:
+            return None
         if bracket is None:
             # Nothing fails, or everything does: only more samples at the end in doubt can change that.
             edge = self._coarse[-1] if found.censoring == "right" else self._coarse[0]

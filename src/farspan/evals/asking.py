@@ -25,13 +25,19 @@ THINKING_STARTS = "<think>"
 
 
 class Cell(BaseModel):
-    """`n` questions of one probe at one length."""
+    """`n` questions of one probe at one length, from number `first` on."""
 
     model_config = ConfigDict(frozen=True)
 
     probe: Probe
     length: int
     n: int
+    first: int = 0
+
+    @property
+    def indices(self) -> range:
+        """The numbers of its questions."""
+        return range(self.first, self.first + self.n)
 
 
 class Heard(BaseModel):

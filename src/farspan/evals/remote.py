@@ -18,6 +18,7 @@ from farspan.evals.generate.count import TokenCounter
 from farspan.evals.journal import Journal
 from farspan.evals.prompt import PrefixMode, render_prompt, stop_strings
 from farspan.evals.schema import LongSample
+from farspan.evals.search import searched
 from farspan.evals.tasks.family import Family, Knobs, family_class
 
 CHARACTERS_PER_TOKEN = 4
@@ -50,6 +51,8 @@ def evaluate_endpoint(
     tokenizer: str = "",
     knobs: Mapping[str, object] = {},
     limit: int | None = None,
+    adaptive: bool = False,
+    token_budget: int | None = None,
     journal: Journal | None = None,
     progress: Callable[[int, int], None] | None = None,
     sleep: Sleep = asyncio.sleep,
@@ -58,8 +61,8 @@ def evaluate_endpoint(
 
     Parameters
     ----------
-    tasks, lengths, n, seed, threshold, knobs, limit, journal, progress : as for `farspan.evals.evaluate`; the loss of
-        plain text cannot be measured here and is left out
+    tasks, lengths, n, seed, threshold, knobs, limit, adaptive, token_budget, journal, progress : as for
+        `farspan.evals.evaluate`; the loss of plain text cannot be measured here and is left out
     prefix_mode : None lets the model continue the started answer where the server can, and else puts the start at the
         end of the question; models that reason get none
     thinking_tokens : tokens a reply may have beside those of its answer
@@ -80,7 +83,14 @@ def evaluate_endpoint(
     cells = cells_of(probes, lengths, n, limit)
     counter = TokenCounter(tokenizer) if tokenizer else TokenCounter(fours, cache=False)
     run = _Run(settings, counter, seed, mode, thinking_tokens, journal, progress, cells)
-    answers = asyncio.run(run.all(sleep))
+    if adaptive:
+
+        def ask(cell: Cell) -> list[Answer]:
+            return asyncio.run(run.all(sleep, [cell]))[cell.probe.name]
+
+        answers = searched(probes, lengths, threshold, ask, full=n, token_budget=token_budget, seed=seed)
+    else:
+        answers = asyncio.run(run.all(sleep, cells))
     return Evaluation(
         tasks=tuple(result_of(probe, threshold, answers[probe.name]) for probe in probes if probe.name in answers),
         lengths=tuple(sorted(set(lengths))),
@@ -108,17 +118,19 @@ class _Run:
         cells: Sequence[Cell],
     ) -> None:
         self.settings, self.seed, self.mode, self.thinking_tokens = settings, seed, mode, thinking_tokens
-        self.journal, self.progress, self.cells = journal, progress, cells
+        self.journal, self.progress = journal, progress
         chat = settings.api == "chat" and _has_template(counter)
         names = dict.fromkeys(cell.probe.family for cell in cells)
         self.families: dict[str, Family[Knobs]] = {name: family_class(name)(counter, chat=chat) for name in names}
         self.total, self.done = sum(cell.n for cell in cells), 0
         self.building = asyncio.Lock()
 
-    async def all(self, sleep: Sleep) -> dict[str, list[Answer]]:
-        """The answers of every probe, in the order of lengths and questions."""
+    async def all(self, sleep: Sleep, cells: Sequence[Cell]) -> dict[str, list[Answer]]:
+        """The answers of every probe of the cells, in the order of lengths and questions."""
         found: dict[tuple[str, int, int], Answer] = {}
-        work = self._contexts()
+        work = self._contexts(cells)
+        # A lock belongs to the event loop it is first used in.
+        self.building = asyncio.Lock()
         async with Endpoint(self.settings, sleep=sleep) as endpoint:
 
             async def asker() -> None:
@@ -127,7 +139,7 @@ class _Run:
                         found[cell.probe.name, cell.length, index] = await self._answer(endpoint, cell, index)
                         self.done += 1
                         if self.progress is not None:
-                            self.progress(self.done, self.total)
+                            self.progress(self.done, max(self.total, self.done))
 
             try:
                 async with asyncio.TaskGroup() as group:
@@ -137,16 +149,16 @@ class _Run:
                 # One asker's failure ends all; it is the one worth telling.
                 raise errors.exceptions[0] from None
         answers: dict[str, list[Answer]] = {}
-        for cell in self.cells:
-            for index in range(cell.n):
+        for cell in cells:
+            for index in cell.indices:
                 answers.setdefault(cell.probe.name, []).append(found[cell.probe.name, cell.length, index])
         return answers
 
-    def _contexts(self) -> Iterator[tuple[Cell, range]]:
-        for cell in self.cells:
+    def _contexts(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, range]]:
+        for cell in cells:
             shared = cell.probe.questions_per_context
-            for first in range(0, cell.n, shared):
-                yield cell, range(first, min(first + shared, cell.n))
+            for first in cell.indices[::shared]:
+                yield cell, range(first, min(first + shared, cell.indices.stop))
 
     async def _answer(self, endpoint: Endpoint, cell: Cell, index: int) -> Answer:
         name = cell.probe.name

@@ -21,6 +21,7 @@ from farspan.evals.generate.count import TokenCounter
 from farspan.evals.journal import Journal
 from farspan.evals.prompt import PrefixMode, render_prompt, stop_strings
 from farspan.evals.schema import LongSample
+from farspan.evals.search import searched
 from farspan.evals.tasks.family import Family, Knobs, family_class
 from farspan.training.data.text import TextFiles
 
@@ -42,6 +43,8 @@ def evaluate(
     thinking_tokens: int = 0,
     knobs: Mapping[str, object] = {},
     limit: int | None = None,
+    adaptive: bool = False,
+    token_budget: int | None = None,
     texts: int = 16,
     recipe: str = "",
     engine: Engine | None = None,
@@ -60,6 +63,8 @@ def evaluate(
     thinking_tokens : for models that reason before they answer: tokens a reply may have beside its answer's
     knobs : of the families named in `tasks`
     limit : questions in all, taken from all tasks and lengths in turn; None for no limit
+    adaptive : ask where the score falls, with `lengths` as the coarse grid and `n` questions a length at most
+    token_budget : tokens of prompts an adaptive search may take
     texts : texts for the loss by position
     recipe : what to call the levers that are on, for the record
     engine : one to use instead of a new one; it must not enforce the model's window
@@ -82,24 +87,32 @@ def evaluate(
         nonlocal done
         done += answers
         if progress is not None:
-            progress(done, total)
+            progress(done, max(total, done))
 
     with ExitStack() as stack:
         if engine is None:
             engine = stack.enter_context(Engine(model, tokenizer, enforce_context_length=False))
         chat = bool(getattr(tokenizer, "chat_template", None))
         counter = TokenCounter(tokenizer)
-        results = []
-        for probe in probes:
-            family = family_class(probe.family)(counter, chat=chat)
+        families = {probe.family: family_class(probe.family)(counter, chat=chat) for probe in probes}
+
+        def ask(cell: Cell) -> list[Answer]:
             answers: list[Answer] = []
-            for cell in (cell for cell in cells if cell.probe is probe):
-                for block in in_blocks(range(cell.n), _block(cell, journal)):
-                    answers += _answered(journal, cell, block, seed) or _asked(
-                        journal, cell, family, engine, block, seed, prefix_mode, thinking_tokens
-                    )
-                    tick(len(block))
-            results.append(result_of(probe, threshold, answers))
+            family = families[cell.probe.family]
+            for block in in_blocks(cell.indices, _block(cell, journal)):
+                answers += _answered(journal, cell, block, seed) or _asked(
+                    journal, cell, family, engine, block, seed, prefix_mode, thinking_tokens
+                )
+                tick(len(block))
+            return answers
+
+        if adaptive:
+            found = searched(probes, lengths, threshold, ask, full=n, token_budget=token_budget, seed=seed)
+        else:
+            found = {probe.name: [] for probe in probes}
+            for cell in cells:
+                found[cell.probe.name] += ask(cell)
+        results = [result_of(probe, threshold, found[probe.name]) for probe in probes if found[probe.name]]
         loss = text_loss(engine, tokenizer, lengths, texts) if with_loss else ()
     return Evaluation(
         tasks=tuple(results),

@@ -53,6 +53,8 @@ class Session(BaseModel):
     threshold: float
     knobs: Mapping[str, object] = {}
     limit: int | None = None
+    adaptive: bool = False
+    token_budget: int | None = None
     prefix_mode: PrefixMode | None = None
     thinking_tokens: int = 0
     model: str = "reference"
@@ -74,6 +76,8 @@ class Session(BaseModel):
         ------
         FarspanError
         """
+        if self.adaptive and (self.limit is not None or len(self.lengths) < 2):
+            raise FarspanError("an adaptive search needs two lengths or more, and a token budget in place of a limit")
         if self.endpoint is None:
             _ = self.cells
             return
@@ -139,6 +143,8 @@ class _Remote:
             tokenizer=asked.tokenizer,
             knobs=asked.knobs,
             limit=asked.limit,
+            adaptive=asked.adaptive,
+            token_budget=asked.token_budget,
             journal=journal,
             progress=progress,
         )
@@ -175,6 +181,8 @@ class _Local:
             thinking_tokens=asked.thinking_tokens,
             knobs=asked.knobs,
             limit=asked.limit,
+            adaptive=asked.adaptive,
+            token_budget=asked.token_budget,
             recipe=self.recipe,
             journal=journal,
             progress=progress,
