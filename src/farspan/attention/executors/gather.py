@@ -82,13 +82,24 @@ class _Scratch:
 
 
 def collect(table: Tensor, batch: Batch, dim: int, scratch: _Scratch | None = None, name: str = "") -> Tensor:
-    """The keys (or values) a batch of tasks reads: [t, cols, dim]."""
-    source = table.view(-1, dim) if batch.by_token else table
-    index = batch.key_rows.flatten()
-    if scratch is None:
-        return source.index_select(0, index).view(batch.size, batch.cols, dim)
-    target = scratch.take(name, (len(index), source.shape[1]))
-    return torch.index_select(source, 0, index, out=target).view(batch.size, batch.cols, dim)
+    """The keys (or values) a batch of tasks reads: [t, cols, dim], blocks first, then single keys.
+
+    table : [rows, block_k * dim]
+    """
+    index, width = batch.key_rows.flatten(), batch.key_rows.shape[1] * (table.shape[1] // dim)
+    if batch.single_rows is None:
+        if scratch is None:
+            return table.index_select(0, index).view(batch.size, batch.cols, dim)
+        target = scratch.take(name, (len(index), table.shape[1]))
+        return torch.index_select(table, 0, index, out=target).view(batch.size, batch.cols, dim)
+    tokens, singles = table.view(-1, dim), batch.single_rows.flatten()
+    if scratch is None or batch.size > 1:
+        parts = (table.index_select(0, index), tokens.index_select(0, singles))
+        return torch.cat([part.view(batch.size, -1, dim) for part in parts], dim=1)
+    target = scratch.take(name, (batch.cols, dim))
+    torch.index_select(table, 0, index, out=target[:width].view(len(index), table.shape[1]))
+    torch.index_select(tokens, 0, singles, out=target[width:])
+    return target[None]
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor, factor: float = 1.0) -> None:
@@ -105,6 +116,8 @@ def mask_scores(scores: Tensor, batch: Batch) -> None:
         scores[..., : batch.masked_cols].add_(batch.bias)
     if batch.forbidden is not None:
         scores[..., : batch.masked_cols].masked_fill_(batch.forbidden, -torch.inf)
+    if batch.late_singles is not None:
+        scores[..., -batch.late_singles.shape[-1] :].masked_fill_(batch.late_singles, -torch.inf)
     if batch.surplus is not None:
         scores.masked_fill_(batch.surplus, -torch.inf)
 
@@ -126,9 +139,10 @@ def _fused(
 
 def _additive_mask(batch: Batch, rows: int, wide_masks: dict[int, Tensor]) -> Tensor | None:
     """What to add to all scores [1, t or 1, rows, cols]; the common triangle is written out once and then cut."""
-    if batch.bias is None and batch.forbidden is None and batch.surplus is None:
+    extra = (batch.forbidden, batch.late_singles, batch.surplus)
+    if batch.bias is None and all(part is None for part in extra):
         return None
-    if batch.bias is not None and batch.surplus is None:
+    if batch.bias is not None and all(part is None for part in extra):
         wide = wide_masks.get(id(batch.bias))
         if wide is None or wide.shape[-1] < batch.cols:
             wide = torch.nn.functional.pad(batch.bias, (0, 2 * batch.cols - batch.bias.shape[-1]))

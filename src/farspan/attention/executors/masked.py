@@ -63,8 +63,11 @@ class _Attention(torch.autograd.Function):
                 (d_keys, d_scores.transpose(1, 2) @ rows[batch.index], key.shape[-1]),
                 (d_values, weights.transpose(1, 2) @ out_grads, value.shape[-1]),
             ):
-                table = target.view(-1, dim) if batch.by_token else target
-                table.index_add_(0, batch.key_rows.flatten(), part.reshape(-1, table.shape[1]))
+                blocks = batch.key_rows.shape[1] * plan.block_k
+                target.index_add_(0, batch.key_rows.flatten(), part[:, :blocks].reshape(-1, target.shape[1]))
+                if batch.single_rows is not None:
+                    rest = part[:, blocks:].reshape(-1, dim)
+                    target.view(-1, dim).index_add_(0, batch.single_rows.flatten(), rest)
         shape = (key.shape[0], key.shape[1], plan.n_k * plan.block_k, -1)
         d_query = tasks.unpack(d_rows) * ctx.scaling  # type: ignore[attr-defined]
         d_key, d_value = (x.view(shape)[:, :, : plan.kv_len] for x in (d_keys, d_values))

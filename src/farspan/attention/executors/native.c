@@ -22,6 +22,8 @@
 #endif
 /* query rows whose scores against one key block stay in the first-level cache */
 #define STRIP 24
+/* single keys lie anywhere: they are asked for this many keys before they are needed */
+#define AHEAD 8
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
@@ -29,13 +31,13 @@ typedef float loose_vec __attribute__((vector_size(4 * LANES), aligned(4), may_a
 typedef int32_t loose_ivec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 typedef struct {
-    const float *query, *key, *value;
+    const float *query, *rows, *key, *value; /* rows: keys as given, key: the same turned block by block */
     float *output, *lse;
     const int32_t *full_num, *full_idx, *partial_num, *partial_idx, *positions;
     const int64_t *col_ptr;
     const int32_t *col_idx;
     const int32_t *order;
-    int64_t q_batch, q_head, q_row, v_batch, v_head, v_row;
+    int64_t q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row;
     int64_t q_len, kv_len, q_offset, n_q, n_k, padded_len, longest_full, longest_partial;
     int64_t batch, heads, kv_heads, units, group, selections, orders;
     int64_t key_dim, value_dim, block_q, block_k;
@@ -204,6 +206,7 @@ static void attend_task(const Problem *p, int64_t task, const Running *run, floa
     const int64_t begin = block * p->block_q;
     const int64_t rows = p->q_len - begin < p->block_q ? p->q_len - begin : p->block_q;
     const float *keys = p->key + (row * p->kv_heads + kv_head) * p->n_k * p->key_dim * p->block_k;
+    const float *rows_of_keys = p->rows + row * p->k_batch + kv_head * p->k_head;
     const float *values = p->value + row * p->v_batch + kv_head * p->v_head;
     const int32_t *positions = p->positions + (row * p->orders + unit * p->orders / p->units) * p->padded_len;
     const int64_t single = p->col_ptr ? p->col_ptr[line + 1] - p->col_ptr[line] : 0;
@@ -229,10 +232,12 @@ static void attend_task(const Problem *p, int64_t task, const Running *run, floa
             const int32_t *columns = p->col_idx + p->col_ptr[line] + from;
             real = single - from < p->block_k ? single - from : p->block_k;
             for (int64_t j = 0; j < p->block_k; j++) {
-                const int64_t at = j < real ? columns[j] : 0;
-                const float *source = keys + at / p->block_k * p->key_dim * p->block_k + at % p->block_k;
+                const int64_t at = j < real ? columns[j] : 0, soon = j + AHEAD < real ? columns[j + AHEAD] : 0;
+                for (int64_t d = 0; d < p->key_dim; d += 16) __builtin_prefetch(rows_of_keys + soon * p->k_row + d);
+                for (int64_t e = 0; e < p->value_dim; e += 16) __builtin_prefetch(values + soon * p->v_row + e);
+                const float *source = rows_of_keys + at * p->k_row;
                 some_positions[j] = j < real ? positions[at] : INT32_MAX;
-                for (int64_t d = 0; d < p->key_dim; d++) some_keys[d * p->block_k + j] = source[d * p->block_k];
+                for (int64_t d = 0; d < p->key_dim; d++) some_keys[d * p->block_k + j] = source[d];
                 memcpy(some_values + j * p->value_dim, values + at * p->v_row, p->value_dim * sizeof(float));
             }
             turned = some_keys, some = some_values, test = some_positions, v_row = p->value_dim;

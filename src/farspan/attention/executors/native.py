@@ -40,10 +40,11 @@ class NativeFailed(ExecutorFailed):
 
 class _Problem(ctypes.Structure):
     _fields_ = [
-        *((name, ctypes.c_void_p) for name in ("query", "key", "value", "output", "lse")),
+        *((name, ctypes.c_void_p) for name in ("query", "rows", "key", "value", "output", "lse")),
         *((name, ctypes.c_void_p) for name in ("full_num", "full_idx", "partial_num", "partial_idx", "positions")),
         *((name, ctypes.c_void_p) for name in ("col_ptr", "col_idx", "order")),
-        *((name, ctypes.c_int64) for name in ("q_batch", "q_head", "q_row", "v_batch", "v_head", "v_row")),
+        *((name, ctypes.c_int64) for name in ("q_batch", "q_head", "q_row", "k_batch", "k_head", "k_row")),
+        *((name, ctypes.c_int64) for name in ("v_batch", "v_head", "v_row")),
         *((name, ctypes.c_int64) for name in ("q_len", "kv_len", "q_offset", "n_q", "n_k", "padded_len")),
         *((name, ctypes.c_int64) for name in ("longest_full", "longest_partial")),
         *((name, ctypes.c_int64) for name in ("batch", "heads", "kv_heads", "units", "group", "selections", "orders")),
@@ -89,11 +90,12 @@ def attend(
     tables = [table.contiguous() for table in tables]
     order = heaviest_first(plan, units)
     problem = _Problem(
-        *(x.data_ptr() for x in (query, turned, value, output, lse, *tables)),
+        *(x.data_ptr() for x in (query, key, turned, value, output, lse, *tables)),
         None if plan.col_ptr is None else plan.col_ptr.data_ptr(),
         None if plan.col_idx is None else plan.col_idx.data_ptr(),
         order.data_ptr(),
         *query.stride()[:3],
+        *key.stride()[:3],
         *value.stride()[:3],
         plan.q_len,
         plan.kv_len,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,12 +26,13 @@ class Batch:
 
     index : which tasks, a slice or a Tensor int64 [t]
     size : number of tasks t
-    key_rows : Tensor int64 [t, blocks], rows of the block table of keys (partial blocks first), or
-        [t, cols], rows of the token table where `by_token`
+    key_rows : Tensor int64 [t, blocks], rows of the block table of keys, partial blocks first
+    single_rows : Tensor int64 [t, singles] or None, rows of the token table, read after the blocks
     cols : keys each task reads
     masked_cols : leading columns that need the element test
     bias : Tensor [1, rows, masked_cols] or None, what to add to them: 0 or -inf (the common triangle, kept for all)
     forbidden : Tensor bool [t, rows, masked_cols] or None, where `bias` is None: cells that must not be read
+    late_singles : Tensor bool [t, rows, singles] or None, cells of the single keys that must not be read
     surplus : Tensor bool [t, 1, cols] or None, columns that only fill up
     may_be_empty : whether a row may have no key at all
     """
@@ -38,11 +40,12 @@ class Batch:
     index: slice | Tensor
     size: int
     key_rows: Tensor
-    by_token: bool
+    single_rows: Tensor | None
     cols: int
     masked_cols: int
     bias: Tensor | None
     forbidden: Tensor | None
+    late_singles: Tensor | None
     surplus: Tensor | None
     may_be_empty: bool
 
@@ -101,59 +104,56 @@ class TaskList:
         """
         plan = self.plan
         full_num, partial_num = self._full_num.tolist(), self._partial_num.tolist()
-        deltas, columns = self._diagonal_deltas(), self._column_counts()
+        deltas, columns, late = self._diagonal_deltas(), self._column_counts(), self._late_columns()
         grain = max(1, 128 // plan.block_k)
         room = SCORES_IN_CACHE * torch.get_num_threads() // (self.group * plan.block_q)
         for first in range(0, len(full_num), plan.n_q):
-            grouped: dict[tuple[int, int, int, int], list[int]] = defaultdict(list)
+            grouped: dict[tuple[int, int, int, int, bool], list[int]] = defaultdict(list)
             for task in range(first, first + plan.n_q):
                 full, partial, extra = full_num[task], partial_num[task], columns[task]
                 if full + partial + extra:
-                    grouped[-(-full // grain) * grain, partial, extra, deltas[task]].append(task)
-            for (full, partial, extra, delta), members in grouped.items():
+                    grouped[-(-full // grain) * grain, partial, extra, deltas[task], late[task]].append(task)
+            for (full, partial, extra, delta, tested), members in grouped.items():
                 size = max(1, room // ((full + partial) * plan.block_k + extra))
                 for start in range(0, len(members), size):
                     some = members[start : start + size]
                     ragged = any(full_num[task] != full for task in some)
                     bare = any(full_num[task] == 0 for task in some)
-                    yield self._batch(some, partial, full, extra, delta, ragged, bare)
+                    yield self._batch(some, partial, full, extra, delta, tested, ragged, bare)
 
     def _batch(
-        self, tasks: list[int], partial: int, full: int, extra: int, delta: int, ragged: bool, bare: bool
+        self, tasks: list[int], partial: int, full: int, extra: int, delta: int, tested: bool, ragged: bool, bare: bool
     ) -> Batch:
         plan, device = self.plan, self.plan.full_num.device
         blocks, cols = partial + full, (partial + full) * plan.block_k + extra
         alone = len(tasks) == 1
         index = slice(tasks[0], tasks[0] + 1) if alone else torch.tensor(tasks, device=device)
         listed = self._listed[index, :blocks]
-        surplus, bias, forbidden = None, None, None
+        surplus, bias, forbidden, single_rows, late_singles = None, None, None, None, None
         if ragged:
             number = (self._full_num[index] + self._partial_num[index])[:, None]
             surplus = (torch.arange(blocks, device=device) >= number).repeat_interleave(plan.block_k, 1)[:, None]
-        key_rows = self._rows[index, :blocks]
-        if extra:
-            inside = torch.arange(plan.block_k, device=device)
-            within = (listed[..., None] * plan.block_k + inside).flatten(1)
-            # single keys go first, beside the partial blocks, so that the element test stays a leading slice
-            within = torch.cat([self._single_keys(tasks, extra), within], dim=1)
-            if surplus is not None:
-                surplus = torch.nn.functional.pad(surplus, (extra, 0))
-            forbidden = self._late(tasks, within[:, : extra + partial * plan.block_k])
-            key_rows = self._key_head[index][:, None] * (plan.n_k * plan.block_k) + within
-        elif delta >= 0:
+            surplus = torch.nn.functional.pad(surplus, (0, extra))
+        if delta >= 0:
             bias = self._triangle(delta)
         elif partial:
             inside = torch.arange(plan.block_k, device=device)
             forbidden = self._late(tasks, (listed[:, :partial, None] * plan.block_k + inside).flatten(1))
+        if extra:
+            singles = self._single_keys(tasks, extra)
+            single_rows = self._key_head[index][:, None] * (plan.n_k * plan.block_k) + singles
+            if tested:
+                late_singles = self._late(tasks, singles)
         return Batch(
             index=index,
             size=len(tasks),
-            key_rows=key_rows,
-            by_token=extra > 0,
+            key_rows=self._rows[index, :blocks],
+            single_rows=single_rows,
             cols=cols,
-            masked_cols=partial * plan.block_k + extra,
+            masked_cols=partial * plan.block_k,
             bias=bias,
             forbidden=forbidden,
+            late_singles=late_singles,
             surplus=surplus,
             may_be_empty=bare and delta < 0,
         )
@@ -190,13 +190,18 @@ class TaskList:
 
     def _single_keys(self, tasks: list[int], count: int) -> Tensor:
         plan = self.plan
-        assert plan.col_ptr is not None
         assert plan.col_idx is not None
-        task = torch.tensor(tasks, device=plan.col_idx.device)
-        unit = task // plan.n_q
-        line = unit // self.units * plan.selections + self._selection[unit % self.units]
-        start = plan.col_ptr[line * plan.n_q + task % plan.n_q]
-        return plan.col_idx[start[:, None] + torch.arange(count, device=task.device)].long()
+        starts = [self._column_starts[task] for task in tasks]
+        if len(starts) == 1:
+            return plan.col_idx[None, starts[0] : starts[0] + count].long()
+        return torch.stack([plan.col_idx[start : start + count] for start in starts]).long()
+
+    @cached_property
+    def _column_starts(self) -> list[int]:
+        plan = self.plan
+        assert plan.col_ptr is not None
+        starts = plan.col_ptr[:-1].view(plan.batch, plan.selections, plan.n_q)[:, self._selection]
+        return [int(x) for x in starts.flatten().tolist()]
 
     def _column_counts(self) -> list[int]:
         plan = self.plan
@@ -204,6 +209,20 @@ class TaskList:
             return [0] * len(self._full_num)
         counts = plan.col_ptr.diff().view(plan.batch, plan.selections, plan.n_q)
         return [int(x) for x in counts[:, self._selection].flatten().tolist()]
+
+    def _late_columns(self) -> list[bool]:
+        """For every task whether a single key is younger than its first query, so that single keys need the test."""
+        plan = self.plan
+        if plan.col_ptr is None or plan.col_idx is None:
+            return [False] * len(self._full_num)
+        device = plan.col_idx.device
+        line = torch.repeat_interleave(torch.arange(len(plan.col_ptr) - 1, device=device), plan.col_ptr.diff())
+        spread = plan.positions.repeat_interleave(plan.selections // plan.positions.shape[1], dim=1).flatten(0, 1)
+        position = spread[line // plan.n_q, plan.col_idx.long()]
+        late = position > line % plan.n_q * plan.block_q + plan.q_offset
+        count = torch.zeros(len(plan.col_ptr) - 1, dtype=torch.int32, device=device).index_add_(0, line, late.int())
+        some = (count > 0).view(plan.batch, plan.selections, plan.n_q)[:, self._selection]
+        return [bool(x) for x in some.flatten().tolist()]
 
     def _diagonal_deltas(self) -> list[int]:
         """For tasks with one partial block of consecutive keys: first query minus first key, where not negative.
@@ -219,8 +238,6 @@ class TaskList:
         first = torch.arange(plan.n_q, device=at.device) * plan.block_q + plan.q_offset
         delta = first - start.gather(2, at)
         lone = plan.partial_num[:, self._selection] == 1
-        if plan.col_ptr is not None:
-            lone = torch.zeros_like(lone)
         return [int(x) for x in torch.where(lone, delta.clamp(min=-1), -1).flatten().tolist()]
 
 
