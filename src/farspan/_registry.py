@@ -5,20 +5,24 @@ found" on the user's screen, so a test imports this module directly.
 """
 
 from farspan.engine.provider import farspan, farspan_diffusion
+from farspan.evals.documents.inspect_task import document_task, read_document
 from farspan.evals.inspect_tasks import family_task, long_context, long_context_score
 from farspan.evals.judge import model_judge
-from farspan.evals.tasks import TASKS
+from farspan.evals.tasks import DOCUMENTS, TASKS
 from farspan.evals.video_inspect import ask_video, v_niah, v_ruler, video_score
 
 tasks = {name: family_task(name) for name in TASKS}
+documents = {name: document_task(name) for name in DOCUMENTS}
 
 __all__ = [
     "ask_video",
+    "documents",
     "farspan",
     "farspan_diffusion",
     "long_context",
     "long_context_score",
     "model_judge",
+    "read_document",
     "tasks",
     "v_niah",
     "v_ruler",

@@ -313,6 +313,16 @@ class RemoteVoice:
             return list(await asyncio.gather(*(one(asked) for asked in batch)))
 
 
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, a hub name or `reference`."""
+    from transformers import AutoTokenizer
+
+    from farspan.models import model_path
+
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(model_path(name))
+    return tokenizer
+
+
 def _shared_lengths(keys: Sequence[str], ids: Sequence[Sequence[int]]) -> list[int]:
     """How many ids each prompt has in common with all others on its document, 0 where it is alone."""
     groups: dict[str, list[int]] = {}

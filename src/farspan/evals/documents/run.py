@@ -202,20 +202,6 @@ def files_of(datasets: Sequence[Dataset], data_dir: str | Path | None) -> tuple[
     return tuple(found)
 
 
-def score_predictions(
-    benchmark: DocumentBenchmark, dataset: Dataset, rows: Iterator[dict[str, object]], reading: Reading
-) -> list[Scored]:
-    """Score predictions that were made elsewhere, in the published form.
-
-    Raises
-    ------
-    BenchmarkError : rows of another form.
-    """
-    return [
-        benchmark.scored(sample, prediction, reading) for sample, prediction in benchmark.predictions(dataset, rows)
-    ]
-
-
 def blocks(samples: Iterator[LongSample]) -> Iterator[list[LongSample]]:
     """Samples in blocks that end where a document ends, so that questions on one document stay together."""
     block: list[LongSample] = []

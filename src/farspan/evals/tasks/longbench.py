@@ -137,6 +137,14 @@ class LongBench(DocumentBenchmark):
     }
     default_datasets: ClassVar[tuple[str, ...]] = tuple(_SETS)
 
+    def chosen(self, names: Sequence[str]) -> list[Dataset]:
+        """The sets of these names; `e` is all of LongBench-E, and a category or language all sets of it."""
+        wide: list[str] = []
+        for name in names:
+            own = [one for one, made in _SETS.items() if name in made[:2]]
+            wide += [one for one in self.datasets if one.endswith(EXTENDED)] if name == "e" else own or [name]
+        return super().chosen(wide)
+
     def rows(self, dataset: Dataset, data_dir: str | Path | None) -> Iterator[Mapping[str, object]]:
         return iter_jsonl(resolve_file(dataset.file, data_dir), dataset.member)
 
@@ -232,13 +240,17 @@ def aggregate(scored: Sequence[Scored]) -> Table:
         if mine:
             means[name] = round(100.0 * sum(one.score for one in mine) / len(mine), 2)
             table.rows.append(Row("dataset", name, means[name], len(mine)))
-    for label, languages in (("EN", ("en", "code")), ("ZH", ("zh", "code")), ("All", ("en", "zh", "code"))):
+    every = (("EN", ("en", "code")), ("ZH", ("zh", "code")), ("All", ("en", "zh", "code")))
+    for label, languages in every if plain else ():
         of_category = [
             _mean([value for name, value in means.items() if _SETS[name][0] == kind and _SETS[name][1] in languages])
             for kind in CATEGORIES
         ]
         if label == "All":
-            table.rows += [Row("category", kind, value, 0) for kind, value in zip(CATEGORIES, of_category, strict=True)]
+            table.rows += [
+                Row("category", kind, value, sum(_SETS[one.sample.task][0] == kind for one in plain))
+                for kind, value in zip(CATEGORIES, of_category, strict=True)
+            ]
         table.rows.append(
             Row("overall", label, _mean([value for value in of_category if value is not None]), len(plain))
         )

@@ -1,0 +1,121 @@
+"""Document benchmarks under `farspan eval`: a model here or behind an address, tables on the screen and in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import typer
+
+from farspan.cli.arguments import ArgumentError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from farspan.evals.documents.asking import Voice
+    from farspan.evals.endpoint import EndpointSettings
+
+
+@dataclass(frozen=True)
+class DocumentsAsked:
+    """What was typed."""
+
+    tasks: tuple[str, ...]
+    model: str
+    recipe: str
+    endpoint: EndpointSettings | None
+    tokenizer: str
+    trust_remote_code: bool
+    official: bool
+    data_dir: str
+    window: int | None
+    truncate: bool
+    template: Literal["auto", "on", "off"]
+    prompts: str
+    runs: int | None
+    limit: int | None
+    thinking_tokens: int
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Model:
+    voice: Voice
+    tokenizer: PreTrainedTokenizerBase | None
+    window: int | None
+
+
+def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
+    """Run every benchmark named, show its tables, and keep predictions and tables where a folder is given."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from farspan.cli.document_output import show
+    from farspan.evals.documents import benchmark
+    from farspan.evals.documents.asking import Fitter, PromptFile
+    from farspan.evals.documents.run import run_documents
+
+    chosen = []
+    for task in asked.tasks:
+        name, _, sets = task.partition(":")
+        made = benchmark(name, **asked.options)
+        chosen.append((made, made.chosen([part for part in sets.split(",") if part])))
+    prompts = PromptFile(asked.prompts) if asked.prompts else None
+    with _model(asked) as model:
+        for made, datasets in chosen:
+            fitter = Fitter(
+                made,
+                "official" if asked.official else "fixed",
+                model.tokenizer,
+                model.window,
+                asked.truncate,
+                prompts,
+                asked.template,
+            )
+            place = None if folder is None else folder / made.name
+            with Progress(console=Console(stderr=True), transient=True) as bar:
+                lines = {dataset.name: bar.add_task(dataset.name, total=asked.limit) for dataset in datasets}
+                found = run_documents(
+                    fitter,
+                    model.voice,
+                    datasets,
+                    data_dir=asked.data_dir or None,
+                    limit=asked.limit,
+                    runs=asked.runs,
+                    out=place,
+                    label=asked.model,
+                    progress=lambda name, done, lines=lines, bar=bar: bar.update(lines[name], completed=done),  # type: ignore[misc]
+                )
+            show(found, title=asked.model)
+            if place is not None:
+                found.save(place / "scores.json")
+                typer.echo(f"wrote {place}")
+
+
+@contextmanager
+def _model(asked: DocumentsAsked) -> Iterator[_Model]:
+    from farspan.evals.documents.asking import LocalVoice, RemoteVoice, load_tokenizer
+
+    if asked.endpoint is not None:
+        if asked.recipe:
+            raise ArgumentError("a recipe needs a local model; an address serves what it serves")
+        if asked.window and not asked.tokenizer:
+            raise ArgumentError("--window needs --tokenizer, which measures prompts for an address")
+        yield _Model(
+            RemoteVoice(asked.endpoint, thinking_tokens=asked.thinking_tokens),
+            load_tokenizer(asked.tokenizer) if asked.tokenizer else None,
+            asked.window,
+        )
+        return
+    from farspan.engine import Engine
+    from farspan.models import load
+    from farspan.recipe import Recipe
+
+    levers = Recipe.read(asked.recipe) if asked.recipe else Recipe()
+    model, tokenizer = load(asked.model, trust_remote_code=asked.trust_remote_code)
+    with levers(model), Engine(model, tokenizer, enforce_context_length=False) as engine:
+        window = asked.window or int(getattr(model.config.get_text_config(), "max_position_embeddings", 0)) or None
+        yield _Model(LocalVoice(engine, tokenizer, thinking_tokens=asked.thinking_tokens), tokenizer, window)
