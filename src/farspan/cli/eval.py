@@ -140,8 +140,6 @@ def eval_(
             prompts=prompts,
             runs=runs or None,
             limit=limit,
-            adaptive=adaptive,
-            token_budget=parse_length(token_budget) if token_budget else None,
             thinking_tokens=thinking_tokens,
             options=parse_knobs(knob or []),
         )
