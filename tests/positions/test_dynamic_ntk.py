@@ -56,6 +56,16 @@ def test_growth_goes_in_steps_up_to_the_target() -> None:
     assert torch.equal(stepped.frequencies(rope, 300), at[300])
 
 
+def test_the_vector_is_computed_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed, plain = [], DynamicNTK._at
+    model = model_of("llama")
+    with DynamicNTK(factor=4, step=16)(model):
+        monkeypatch.setattr(DynamicNTK, "_at", lambda *given: computed.append(given[-1]) or plain(*given))
+        for length in range(WINDOW - 2, WINDOW + 21):
+            logits_of(model, ids_of(length))
+    assert computed == [WINDOW + 16, WINDOW + 32]
+
+
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3", "stablelm", "glm", "phi3"])
 def test_decoding_across_the_window_equals_reading_again_in_one_layer(architecture: str) -> None:
     model = one_layer(architecture)

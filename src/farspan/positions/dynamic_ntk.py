@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -52,9 +53,12 @@ class DynamicNTK(PositionLever):
 
     def frequencies(self, rope: RopeSpec, length: int) -> torch.Tensor:
         """The vector for a sequence of `length` tokens, longer than the window: float64 [rotary_dim / 2]."""
+        return self._at(rope, self._rounded(rope, length)).inv_freq
+
+    def _rounded(self, rope: RopeSpec, length: int) -> int:
+        """The length whose vector a sequence of `length` tokens is read with."""
         target = round(rope.target_length * self.factor)
-        rounded = math.ceil(length / self.step) * self.step
-        return self._at(rope, min(rounded, max(target, length))).inv_freq
+        return min(math.ceil(length / self.step) * self.step, max(target, length))
 
     def check(self, config: PretrainedConfig) -> None:
         super().check(config)
@@ -67,5 +71,11 @@ class DynamicNTK(PositionLever):
             return
         rope, spec = get_rope(model.config, self.layer_type), self.plan(model.config)
         unchanged = replace(spec, native=rope.native)
-        with length_following(model, unchanged, rope.target_length, lambda length: self.frequencies(rope, length)):
+
+        @lru_cache
+        def at(rounded: int) -> torch.Tensor:
+            return self._at(rope, rounded).inv_freq
+
+        # Computed once a step, not once a token.
+        with length_following(model, unchanged, rope.target_length, lambda length: at(self._rounded(rope, length))):
             yield
