@@ -206,9 +206,10 @@ class Fitter:
     def _fitted(self, prompt: Prompt, context: str, new_tokens: int, chat: bool) -> FittedPrompt:
         assert self.tokenizer is not None
         assert self.window is not None
-        official = self.benchmark.official_fit(self.tokenizer, prompt, context, self.window, new_tokens)
-        if self.reading == "official" and official is not None:
-            return official
+        if self.reading == "official":
+            own = self.benchmark.official_fit(self.tokenizer, prompt, context, self.window, new_tokens)
+            if own is not None:
+                return own
         messages = [{"role": "user", "content": prompt.user}]
         if prompt.system:
             messages.insert(0, {"role": "system", "content": prompt.system})

@@ -1,0 +1,69 @@
+"""Document benchmarks under Inspect: a scripted model, official averages, documents out of the log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from inspect_ai import eval as inspect_eval
+from inspect_ai.log import EvalLog
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
+
+from farspan.evals.documents.inspect_task import document_inspect_task
+from farspan.evals.sources import MissingDataError
+from tests.evals.documents.stand_ins import EN, write_longbench, write_v2
+
+
+def reply(text: str) -> ModelOutput:
+    output = ModelOutput.from_content("mockllm/model", text)
+    # without a usage of its own the scripted model counts with a vocabulary from the network
+    output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+    return output
+
+
+def run(tmp_path: Path, name: str, outputs: list[str], **settings: object) -> EvalLog:
+    model = get_model("mockllm/model", custom_outputs=[reply(text) for text in outputs])
+    task = document_inspect_task(name, data_dir=str(tmp_path), **settings)  # type: ignore[arg-type]
+    (log,) = inspect_eval(task, model=model, log_dir=str(tmp_path / "logs"), display="none", max_samples=1)
+    assert log.status == "success", log.error
+    return log
+
+
+def metrics(log: EvalLog) -> dict[str, float]:
+    assert log.results is not None
+    return {name: float(metric.value) for score in log.results.scores for name, metric in score.metrics.items()}
+
+
+def test_averages_are_the_published_ones_and_trouble_is_counted(tmp_path: Path) -> None:
+    write_longbench(tmp_path)
+    log = run(tmp_path, "longbench", ["Ida Brandt", "", "Ida"], datasets="hotpotqa", official=True)
+    found = metrics(log)
+    assert found["mean"] == pytest.approx((1 + 0 + 2 / 3) / 3)
+    assert found["dataset hotpotqa"] == 55.56
+    assert found["answers empty"] == 1
+    assert found["length 4-8k"] == 0
+
+
+def test_documents_are_asked_and_not_logged(tmp_path: Path) -> None:
+    write_longbench(tmp_path, text=EN * 30)
+    log = run(tmp_path, "longbench", ["Ida Brandt"], datasets="qasper", limit_per_set=1)
+    assert log.samples is not None
+    (sample,) = log.samples
+    assert sample.model_dump_json().count(EN.strip()) < 20
+    assert f"{len(EN * 30):,}"[:1] in sample.messages[0].text
+    assert "sha256" in sample.messages[0].text
+    assert sample.metadata["prediction"] == "Ida Brandt"
+
+
+def test_reasoning_is_followed_by_a_question_for_the_choice(tmp_path: Path) -> None:
+    write_v2(tmp_path)
+    outputs = ["I think of Ida.", "The correct answer is (A)"] * 3
+    log = run(tmp_path, "longbench_v2", outputs, datasets="cot")
+    assert metrics(log)["overall overall"] == 66.7
+    assert log.samples is not None
+    assert log.samples[0].metadata["answers"] == ["I think of Ida.", "The correct answer is (A)"]
+
+
+def test_missing_files_say_what_to_download(tmp_path: Path) -> None:
+    with pytest.raises(MissingDataError, match=r"data\.zip.*zai-org/LongBench.*--data-dir"):
+        document_inspect_task("longbench", data_dir=str(tmp_path))
