@@ -260,7 +260,10 @@ class LEval(DocumentBenchmark):
     ) -> FittedPrompt | None:
         """The document alone is cut, by words from the right, until it has no more tokens than published runs allow."""
         side = "left" if prompt.system == SYSTEMS["codeU"] else "right"
+        # published runs of a model with "16k" allow 16,000 tokens, its answer included
         limit = window // 1024 * 1000 - new_tokens
+        if limit < 1:
+            raise TruncationError(f"published runs leave {new_tokens} tokens for an answer; {window} are too few")
         cut, full, kept = truncate_words(context, tokenizer, limit, side=side)
         return FittedPrompt(prompt.user.replace(CONTEXT, cut), None, full, kept, None)
 
