@@ -7,11 +7,12 @@ unasked lengths count as 0 in `score`, the mean over tasks and lengths beyond th
 task falls below half of the answers right. `windows` is the model as it is, shown the last 256 to 512 tokens only: what
 text costs without any stretching. Times are those of the process on one thread.
 
-Results go to `benchmarks/results/positions.json` side by side, so that a run that was stopped goes on where it was;
+Results go to `benchmarks/results/positions.json` cell by cell, so that a run that was stopped goes on where it was;
 tables to `positions.md` beside it, the picture to `docs/images/positions.svg`.
 
     python benchmarks/positions.py
     python benchmarks/positions.py --minutes 30
+    python benchmarks/positions.py --minutes 0        # tables and picture anew
     python benchmarks/positions.py --quick --out positions.json --picture positions.svg --runs runs
 """
 
@@ -311,9 +312,10 @@ def main() -> None:
     school = School(model, tokenizer, given.runs, given.tokens, given.search_tokens, given.seed)
 
     def tell() -> None:
-        journal.record["directions"] = directions(journal.cells)
+        claims = directions(journal.cells)
+        journal.record["directions"] = claims
         journal.write()
-        given.out.with_suffix(".md").write_text(tables(journal.cells), encoding="utf-8")
+        given.out.with_suffix(".md").write_text(tables(journal.cells, claims), encoding="utf-8")
         given.picture.parent.mkdir(parents=True, exist_ok=True)
         given.picture.write_text(picture(journal.cells), encoding="utf-8")
 

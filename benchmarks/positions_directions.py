@@ -23,21 +23,22 @@ def directions(cells: Cells) -> list[Claim]:
     """Claims with `holds`, the figures behind each, and what is compared."""
     factors = sorted({int(key.split("x")[1]) for key in cells if key.startswith("windows x")})
     return [
-        *(interpolation(cells, factor) for factor in factors),
+        *(interpolation(cells, method, factor) for method in INTERPOLATIONS for factor in factors),
         *(held(cells, factor) for factor in factors if factor <= BELOW_FEW),
         *(one_run(cells, method, alone, factor) for method, alone in PAIRS for factor in factors),
         *(between(cells, t) for t in sorted({key.split(" ")[1] for key in cells if key.startswith("between ")})),
     ]
 
 
+INTERPOLATIONS = ("linear", "yarn")
 PAIRS = (("e2", "linear"), ("e2-ntk", "ntk"))
 
 
-def interpolation(cells: Cells, factor: int) -> Claim:
-    """Trained linear interpolation against the model as it is, and against the same training without it."""
-    trained = _of(cells, f"linear x{factor} trained")
+def interpolation(cells: Cells, method: str, factor: int) -> Claim:
+    """Trained interpolation against the model as it is, and against the same training without it."""
+    trained = _of(cells, f"{method} x{factor} trained")
     plain, taught = _of(cells, f"none x{factor} as it is"), _of(cells, f"none x{factor} trained")
-    claim = f"trained linear interpolation beats none at {factor}x"
+    claim = f"trained interpolation by {method} beats none at {factor}x"
     if trained is None or plain is None:
         return {"claim": claim, "holds": None}
     rivals = [rival for rival in (plain, taught) if rival is not None]
@@ -127,7 +128,7 @@ def _number(cell: Mapping[str, object], name: str) -> float:
 def _three(
     trained: Mapping[str, object], plain: Mapping[str, object], taught: Mapping[str, object] | None, name: str
 ) -> dict[str, float]:
-    found = {"linear trained": trained, "as it is": plain, "trained without a lever": taught}
+    found = {"trained": trained, "as it is": plain, "trained without a lever": taught}
     return {label: _number(cell, name) for label, cell in found.items() if cell is not None}
 
 

@@ -27,7 +27,11 @@ def picture(cells: Cells) -> str:
     sides = [cell for cell in cells.values() if "method" in cell and "failed" not in cell]
     names = list(dict.fromkeys(str(cell["method"]) for cell in sides))
     styles: dict[str, Style] = {
-        name: (HUES[index % len(HUES)], SHAPES[index % len(SHAPES)], "" if index < len(HUES) else "5 3")
+        name: (
+            HUES[index % len(HUES)],
+            SHAPES[(index + index // len(HUES)) % len(SHAPES)],
+            "" if index < len(HUES) else "5 3",
+        )
         for index, name in enumerate(names)
     }
     factors = sorted({int(str(cell["factor"])) for cell in sides})
@@ -47,11 +51,11 @@ def picture(cells: Cells) -> str:
             for cell in mine
             if cell["factor"] == shown
         }
-        left = Panel(LEFT, top, (7.0, math.log2(512 * shown)), (-0.5, MOST_NATS))
+        left = Panel(LEFT, top, (6.0, math.log2(512 * shown)), (-0.5, MOST_NATS))
         parts += left.frame(
-            f"Loss above reading in windows, {shown} times the window, {how}",
-            "position, tokens (nats a token; the window ends at the dashed line)",
-            range(7, 10 + math.ceil(math.log2(shown))),
+            f"Loss above reading in windows at {shown}x, {how}",
+            "position, tokens; nats a token; dashed: the window",
+            range(6, 10 + math.ceil(math.log2(shown))),
             lambda x: f"{2**x:.0f}",
         )
         parts.append(left.upright(9.0))

@@ -10,22 +10,72 @@ TITLES = {"single_lines": "lines", "multi_key": "needles", "variable_tracking": 
 CENSORED = {"left": "<", "right": "≥"}
 
 
-def tables(cells: Cells) -> str:
-    """One table for each factor and for each of the two: as it is, and trained; then learning and decoding."""
-    parts = []
-    for trained in (False, True):
-        for factor in _factors(cells):
+def tables(cells: Cells, claims: Sequence[Mapping[str, object]]) -> str:
+    """All tables, each in a section of its own that a page can take: `overview`, `x2` and so on, `learning`,
+    `decoding`, `directions`."""
+    sections = {"overview": _overview(cells)}
+    for factor in _factors(cells):
+        parts = []
+        for trained in (False, True):
             rows = list(_sides(cells, factor, trained))
             if rows:
-                how = "after the fine-tune" if trained else "as it is"
-                parts.append(f"### {factor} times the window, {how}\n\n{_sides_table(cells, factor, rows)}")
-    learned = _learning(cells)
-    if learned:
-        parts.append(f"### Cost of learning\n\n{learned}")
+                how = "After the fine-tune" if trained else "As it is"
+                parts.append(f"{how}, {factor} times the window:\n\n{_sides_table(cells, factor, rows)}")
+        sections[f"x{factor}"] = "\n\n".join(parts)
+    sections["learning"] = _learning(cells)
     decoding = cells.get("decoding")
     if decoding and "failed" not in decoding:
-        parts.append(f"### Time a token\n\n{_decoding(decoding)}")
-    return "\n\n".join(parts) + "\n"
+        sections["decoding"] = _decoding(decoding)
+    sections["directions"] = _directions(claims)
+    return "\n".join(
+        f"<!-- --8<-- [start:{name}] -->\n{text}\n<!-- --8<-- [end:{name}] -->\n" for name, text in sections.items()
+    )
+
+
+def _overview(cells: Cells) -> str:
+    """Scores beyond the window of all methods, best untrained ones at the middle factor first."""
+    factors = _factors(cells)
+    found = {
+        (str(cell["method"]), cell["factor"], cell["trained"]): _number(cell["score"])
+        for cell in cells.values()
+        if "method" in cell and "failed" not in cell
+    }
+    middle = 4 if 4 in factors else factors[0] if factors else 0
+    names = sorted(dict.fromkeys(name for name, _, _ in found), key=lambda name: -found.get((name, middle, False), -1))
+    columns = [(factor, trained) for trained in (False, True) for factor in factors]
+    heads = ["method", *(f"{factor}x{', trained' if trained else ''}" for factor, trained in columns)]
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    for name in names:
+        values = [found.get((name, factor, trained)) for factor, trained in columns]
+        lines.append(_row([f"`{name}`", *("" if value is None else f"{value:.2f}" for value in values)]))
+    return "\n".join(lines)
+
+
+def _directions(claims: Sequence[Mapping[str, object]]) -> str:
+    """Claims with what was found and the figures behind it."""
+    lines = [_row(["claim", "found", "figures"]), _row(["---"] * 3)]
+    for claim in claims:
+        found = {True: "holds", False: "**fails**", None: "not measured"}[_verdict(claim)]
+        figures = "; ".join(
+            f"{name.replace('_', ' ')} {_figure(value)}"
+            for name, value in claim.items()
+            if name not in ("claim", "holds")
+        )
+        lines.append(_row([str(claim["claim"]), found, figures]))
+    return "\n".join(lines)
+
+
+def _verdict(claim: Mapping[str, object]) -> bool | None:
+    holds = claim["holds"]
+    return holds if isinstance(holds, bool) else None
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_figure(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return "(" + " to ".join(map(_figure, value)) + ")"
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def _factors(cells: Cells) -> list[int]:
