@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from farspan.evals.asking import Heard, without_reasoning
 from farspan.evals.documents.base import CONTEXT, BenchmarkError, DocumentBenchmark, Prompt, Reading
 from farspan.evals.schema import LongSample
-from farspan.evals.truncate import FittedPrompt, fit_prompt
+from farspan.evals.truncate import FittedPrompt, TruncationError, fit_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -215,6 +215,11 @@ class Fitter:
             messages.insert(0, {"role": "system", "content": prompt.system})
         joined = f"{prompt.system}\n\n{prompt.user}" if prompt.system else prompt.user
         limit = self.window if self.reading == "fixed" else self.benchmark.official_limit(self.window)
+        if limit < 2:
+            raise TruncationError(
+                f"a window of {self.window} tokens leaves nothing of the published limit; give a larger one, or leave "
+                "out the published cutting"
+            )
         return fit_prompt(
             self.tokenizer,
             messages if chat else joined,
