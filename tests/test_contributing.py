@@ -19,7 +19,8 @@ CONFTEST = """
 import importlib.util
 import sys
 
-from farspan.evals.tasks import TASKS
+from farspan.evals.documents import DocumentBenchmark
+from farspan.evals.tasks import DOCUMENTS, TASKS
 from farspan.recipe import LEVERS
 
 for name, path in {modules!r}.items():
@@ -27,7 +28,9 @@ for name, path in {modules!r}.items():
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 for name, place in {rows!r}.items():
-    (LEVERS if ".positions." in place else TASKS)[name] = place
+    module, _, attribute = place.partition(":")
+    documents = issubclass(getattr(sys.modules[module], attribute), DocumentBenchmark)
+    (DOCUMENTS if documents else LEVERS if ".positions." in place else TASKS)[name] = place
 """
 
 
@@ -42,7 +45,7 @@ def test_the_guide_works_as_written(tmp_path: Path) -> None:
         if block["path"].startswith("src/"):
             modules[block["path"].removeprefix("src/").removesuffix(".py").replace("/", ".")] = str(file)
     rows = {row["name"]: row["place"] for row in ROW.finditer(guide)}
-    assert len(modules) == len(rows) == 2
+    assert len(modules) == len(rows) == 3
     (tmp_path / "tests" / "conftest.py").write_text(CONFTEST.format(modules=modules, rows=rows), encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     done = subprocess.run(
@@ -53,7 +56,7 @@ def test_the_guide_works_as_written(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in done.stdout
+    assert "7 passed" in done.stdout
 
 
 @pytest.mark.parametrize("action", [["check"], ["format", "--check"]], ids=["check", "format"])
