@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from statistics import median
@@ -25,17 +26,28 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@torch.no_grad()
-def test_gather_at_a_quarter_of_the_blocks() -> None:
-    # the benchmark asks for 2.5; here less, so that only a real loss of speed fails
+def times_faster(backend: str) -> float:
+    """How many times faster than dense an executor is at a quarter of the blocks of 8k keys."""
     query, key, value = random_inputs(1, 8, 8, 8192, 8192, 64)
     plan = random_plan(8192, 8, 0.25, generator=torch.Generator().manual_seed(0))
-    seconds: dict[str, list[float]] = {"dense": [], "gather": []}
+    seconds: dict[str, list[float]] = {"dense": [], "sparse": []}
     for _ in range(4):
         started = time.process_time()
         F.scaled_dot_product_attention(query, key, value, is_causal=True)
         between = time.process_time()
-        block_sparse_attention(query, key, value, plan, backend="gather")
+        block_sparse_attention(query, key, value, plan, backend=backend)  # type: ignore[call-overload]
         seconds["dense"].append(between - started)
-        seconds["gather"].append(time.process_time() - between)
-    assert median(seconds["dense"][1:]) > 2.0 * median(seconds["gather"][1:])
+        seconds["sparse"].append(time.process_time() - between)
+    return median(seconds["dense"][1:]) / median(seconds["sparse"][1:])
+
+
+# the benchmark shows 2.5 and 3.5; here less, so that only a real loss of speed fails
+@torch.no_grad()
+def test_gather_at_a_quarter_of_the_blocks() -> None:
+    assert times_faster("gather") > 2.0
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="no C compiler")
+def test_native_at_a_quarter_of_the_blocks() -> None:
+    assert times_faster("native") > 2.8
