@@ -1,6 +1,7 @@
 """A whole run from its settings: a killed run that resumes ends with the weights of one that was never interrupted."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors.torch import load_file
 
 from farspan.errors import FarspanError
 from farspan.training import Document, DocumentStream, Stage, TrainConfig, TrainConfigError, train
+from farspan.training.trainer import cosine
 
 TEXT = "the cat sat on the mat and looked at the moon. " * 40
 
@@ -64,6 +66,29 @@ def test_levers_of_the_file_change_what_is_learned_and_stay_out_of_what_is_saved
     assert first.keys() == second.keys()
     assert not all(torch.equal(first[name], second[name]) for name in first)
     assert (plain / "config.json").read_text() == (drawn / "config.json").read_text()
+
+
+def test_the_cosine_rises_from_nothing_and_falls_to_its_least():
+    rates = [cosine(step, 10, 100, 0.2) for step in range(120)]
+    assert rates[0] == 0
+    assert rates[10] == max(rates) == 1
+    assert all(later <= earlier for earlier, later in pairwise(rates[10:]))
+    assert rates[55] == pytest.approx(0.6)
+    assert rates[100:] == [pytest.approx(0.2)] * 20
+
+
+def test_the_schedule_of_the_file_decides(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(TEXT)
+    for schedule in ("trapezoid", "cosine"):
+        config = settings(tmp_path, 128 * 8).model_copy(update={"schedule": schedule, "log_steps": 1})
+        train(config, tmp_path / schedule)
+    flat, falling = (
+        [json.loads(line)["learning_rate"] for line in (tmp_path / name / "train_log.jsonl").read_text().splitlines()]
+        for name in ("trapezoid", "cosine")
+    )
+    assert len(set(flat)) == 1
+    assert falling[-1] < falling[2] < falling[1]
 
 
 class Crumbs:

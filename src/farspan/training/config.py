@@ -80,7 +80,8 @@ class TrainConfig(_Settings):
 
     `model` holds keyword arguments of `transformers.AutoConfig.for_model`, or `{"path": folder}` to go on from a
     checkpoint. `learning_rate` is that of AdamW; matrices of the blocks use Muon at `muon_learning_rate` unless
-    `optimizer` is `adamw`. The schedule is warm-up, constant, then linear decay over the last `decay_fraction`.
+    `optimizer` is `adamw`. The schedule `trapezoid` is warm-up, constant, then linear decay over the last
+    `decay_fraction`; `cosine` is warm-up, then half a cosine down to `least_learning_rate` of the peak.
     """
 
     name: str
@@ -96,8 +97,10 @@ class TrainConfig(_Settings):
     learning_rate: float = Field(default=2e-3, gt=0)
     muon_learning_rate: float = Field(default=2e-2, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["trapezoid", "cosine"] = "trapezoid"
     warmup_steps: int = Field(default=100, ge=0)
     decay_fraction: float = Field(default=0.3, ge=0, le=1)
+    least_learning_rate: float = Field(default=0.1, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     threads: int | None = Field(default=None, ge=1)

@@ -42,7 +42,7 @@ from farspan.training.data.documents import DocumentSource, DocumentStream, buil
 from farspan.training.data.text import CorpusSource
 from farspan.training.initialization import initialize
 from farspan.training.objectives import trainer_class
-from farspan.training.trainer import BatchList, build_optimizer, training_arguments, trapezoid
+from farspan.training.trainer import BatchList, build_optimizer, cosine, training_arguments, trapezoid
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
 DRAWS = 8
@@ -170,6 +170,13 @@ class ProgressLog(TrainerCallback):
         self.progress.stop()
 
 
+def pace(config: TrainConfig, step: int, total: int) -> float:
+    """The learning rate of a step over its peak."""
+    if config.schedule == "cosine":
+        return cosine(step, config.warmup_steps, total, config.least_learning_rate)
+    return trapezoid(step, config.warmup_steps, total, config.decay_fraction)
+
+
 def check_reach(
     config: TrainConfig, recipe: Recipe, model: PreTrainedModel, sources: Mapping[str, DocumentSource]
 ) -> None:
@@ -254,7 +261,7 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
         weight_decay=config.weight_decay,
     )
     total = config.total_steps
-    schedule = LambdaLR(optimizer, lambda step: trapezoid(step, config.warmup_steps, total, config.decay_fraction))
+    schedule = LambdaLR(optimizer, lambda step: pace(config, step, total))
     trainer = trainer_class(model)(
         model=model,
         args=training_arguments(

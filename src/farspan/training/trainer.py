@@ -6,6 +6,7 @@ neither YAML nor tokenizers; `run.py` puts a whole run together.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -126,6 +127,17 @@ def trapezoid(step: int, warmup: int, total: int, decay_fraction: float) -> floa
     decay_steps = decay_fraction * total
     left = (total - step) / decay_steps if decay_steps > 0 else 1.0
     return rise * max(0.05, min(1.0, left))
+
+
+def cosine(step: int, warmup: int, total: int, least: float = 0.1) -> float:
+    """Learning-rate factor: linear warm-up from 0, then half a cosine down to `least`.
+
+    Source: arXiv 2410.02660, table 9.
+    """
+    if step < warmup:
+        return step / warmup
+    gone = min(1.0, (step - warmup) / max(1, total - warmup))
+    return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * gone))
 
 
 def build_optimizer(
