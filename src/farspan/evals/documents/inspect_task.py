@@ -177,7 +177,8 @@ def read_document(
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         sample = source.sample(str(state.metadata["task"]), str(state.metadata["sample"]["id"]))
         asked = fitter.asked(sample)
-        state.metadata["cut"] = dict(asked.cut)
+        # a provider puts its template around everything; this says where the published runs have none
+        state.metadata |= {"cut": dict(asked.cut), "published_with_template": asked.chat}
         if asked.too_long:
             state.metadata["skipped"] = True
             state.completed = True

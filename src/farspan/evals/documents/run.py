@@ -14,7 +14,6 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-from farspan import __version__
 from farspan.errors import FarspanError
 from farspan.evals.asking import Heard
 from farspan.evals.documents.asking import Asked, Fitter, Voice
@@ -94,7 +93,7 @@ class DocumentRun:
             "notes": table.notes,
             "settings": dict(self.settings),
             "files": [dict(file) for file in self.files],
-            "versions": {"farspan": __version__, "jieba": version("jieba"), "rouge-score": version("rouge-score")},
+            "versions": {package: version(package) for package in ("farspan", "jieba", "rouge-score")},
         }
 
     def save(self, path: Path) -> None:

@@ -242,6 +242,8 @@ def aggregate(scored: Sequence[Scored]) -> Table:
             table.rows.append(Row("dataset", name, means[name], len(mine)))
     every = (("EN", ("en", "code")), ("ZH", ("zh", "code")), ("All", ("en", "zh", "code")))
     for label, languages in every if plain else ():
+        if label != "All" and not any(_SETS[name][1] == languages[0] for name in means):
+            continue
         of_category = [
             _mean([value for name, value in means.items() if _SETS[name][0] == kind and _SETS[name][1] in languages])
             for kind in CATEGORIES
