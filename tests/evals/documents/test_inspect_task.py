@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from inspect_ai import eval as inspect_eval
 from inspect_ai.log import EvalLog
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 
+from farspan.evals.documents import BenchmarkError
 from farspan.evals.documents.inspect_task import document_inspect_task
 from farspan.evals.sources import MissingDataError
 from tests.evals.documents.stand_ins import EN, write_longbench, write_v2
@@ -67,3 +70,36 @@ def test_reasoning_is_followed_by_a_question_for_the_choice(tmp_path: Path) -> N
 def test_missing_files_say_what_to_download(tmp_path: Path) -> None:
     with pytest.raises(MissingDataError, match=r"data\.zip.*zai-org/LongBench.*--data-dir"):
         document_inspect_task("longbench", data_dir=str(tmp_path))
+
+
+def test_what_does_not_fit_is_not_asked_and_not_scored(tmp_path: Path) -> None:
+    write_longbench(tmp_path, text=EN * 60)
+    settings = {"datasets": "qasper", "window": 400, "tokenizer": "reference"}
+    log = run(tmp_path, "longbench", [], truncate=False, **settings)
+    assert log.samples is not None
+    assert all(sample.metadata["skipped"] and not sample.scores for sample in log.samples)
+    cut = run(tmp_path, "longbench", ["Ida Brandt"] * 3, **settings)
+    assert cut.samples is not None
+    assert all(sample.metadata["cut"]["truncated"] for sample in cut.samples)
+    assert metrics(cut)["dataset qasper"] == 100.0
+
+
+def test_a_window_needs_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="needs a tokenizer"):
+        document_inspect_task("longbench", data_dir=str(tmp_path), window=100)
+
+
+def test_several_answers_a_question_are_all_in_the_log(tmp_path: Path) -> None:
+    write_longbench(tmp_path)
+    log = run(tmp_path, "longbench", ["Ida Brandt", "nobody"], datasets="qasper", limit_per_set=1, runs=2)
+    assert log.samples is not None
+    assert sorted(sample.metadata["prediction"] for sample in log.samples) == ["Ida Brandt", "nobody"]
+
+
+def test_the_registry_names_every_benchmark_and_loads_no_model_library() -> None:
+    code = (
+        "import sys, farspan._registry as r; from farspan.evals.tasks import DOCUMENTS; "
+        "assert set(r.documents) == set(DOCUMENTS); assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
