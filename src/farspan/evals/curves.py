@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import beta, norm
 
 from farspan.errors import FarspanError
 
@@ -51,6 +50,9 @@ def wilson(k: float, n: int, conf: float = 0.95, side: Literal["two", "lower", "
     EffectiveLengthError : k outside 0..n, n not positive, or conf outside (0, 1).
     """
     _check_counts(k, n, conf)
+    # scipy takes a second to load, and listing tasks must not wait for it
+    from scipy.stats import norm
+
     z = float(norm.ppf((1 + conf) / 2 if side == "two" else conf))
     p = k / n
     center = (p + z * z / (2 * n)) / (1 + z * z / n)
@@ -64,6 +66,8 @@ def clopper_pearson(k: int, n: int, conf: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval of a proportion of k out of n."""
     _check_counts(k, n, conf)
     tail = (1 - conf) / 2
+    from scipy.stats import beta
+
     lower = 0.0 if k == 0 else float(beta.ppf(tail, k, n - k + 1))
     upper = 1.0 if k == n else float(beta.ppf(1 - tail, k + 1, n - k))
     return lower, upper
