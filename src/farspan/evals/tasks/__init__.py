@@ -13,6 +13,7 @@ TASKS: dict[str, str] = {
     "longbiobench": "farspan.evals.tasks.longbiobench:LongBioBench",
     "holobench": "farspan.evals.tasks.holobench:HoloBench",
     "graph_tracing": "farspan.evals.tasks.graph_tracing:GraphTracing",
+    "longins": "farspan.evals.tasks.longins:LongIns",
 }
 
 DOCUMENTS: dict[str, str] = {
