@@ -66,7 +66,7 @@ class LongInsKnobs(Knobs):
 class Sheet(Haystack):
     """Numbered items with right answers; all of them follow from the seed."""
 
-    joiner = " "
+    joiner = "\n"
 
     def __init__(self, families: Sequence[ItemFamily], told: bool, base: int) -> None:
         self._families, self._told, self._base = list(families), told, base
