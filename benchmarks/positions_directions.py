@@ -109,8 +109,8 @@ def between(cells: Cells, t: str) -> Claim:
         "loss_less": round(less, 4),
         "interval": [round(lo, 4), round(hi, 4)],
         "score_more": round(more, 4),
-        "linear_by_loss": lowest,
-        "linear_by_score": highest,
+        "linear_best_by_loss": lowest.split(", ", 1)[-1],
+        "linear_best_by_score": highest.split(", ", 1)[-1],
     }
 
 
