@@ -55,6 +55,7 @@ LEVERS: dict[str, str] = {
     "a-shape": "farspan.attention.triangle:AShape",
     "tri-shape": "farspan.attention.triangle:TriShape",
     "snapkv": "farspan.memory.snapkv:SnapKV",
+    "expected-attention": "farspan.memory.expected_attention:ExpectedAttention",
     "streaming-llm": "farspan.memory.streaming:StreamingLLM",
     "knorm": "farspan.memory.knorm:KeyNorm",
     "tova": "farspan.memory.tova:Tova",

@@ -14,10 +14,11 @@ from transformers import DynamicCache, PreTrainedModel, StaticCache
 
 from farspan.attention import attention_report
 from farspan.engine import Engine, Request
-from farspan.engine.cache import SlotCache, cache_bytes
+from farspan.engine.cache import cache_bytes
 from farspan.errors import FarspanError, LeverConflict, LeverNotApplicable, RecipeError
 from farspan.memory import (
     EvictionLever,
+    ExpectedAttention,
     KeyDiff,
     KeyNorm,
     PrunedLayer,
@@ -55,6 +56,7 @@ DROPPING: dict[str, EvictionLever] = {
     "knorm-heads": KeyNorm(capacity=20, head_safeguard=0.0),
     "tova": Tova(capacity=20),
     "keydiff": KeyDiff(capacity=20),
+    "expected-attention": ExpectedAttention(capacity=20, window=16),
     "random-eviction": RandomEviction(capacity=20, seed=3),
 }
 ALL = {

@@ -5,6 +5,7 @@ How attention over what is left is computed is the attention room's business.
 """
 
 from farspan.memory.eviction import EvictionStats, Stored, eviction_report, kept_slots, prune
+from farspan.memory.expected_attention import ExpectedAttention
 from farspan.memory.keydiff import KeyDiff
 from farspan.memory.knorm import KeyNorm
 from farspan.memory.lever import BudgetedEviction, EvictionLever
@@ -18,6 +19,7 @@ __all__ = [
     "BudgetedEviction",
     "EvictionLever",
     "EvictionStats",
+    "ExpectedAttention",
     "KeyDiff",
     "KeyNorm",
     "PrunedLayer",

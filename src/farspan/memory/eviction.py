@@ -19,12 +19,26 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from farspan.attention.state import OBSERVER
 from farspan.errors import FarspanError, LeverConflict, LeverNotApplicable
 from farspan.memory.pruned_layer import EMPTY, PrunedLayer, packed
+from farspan.positions.apply import rotary_modules
 from farspan.positions.length_following import LengthFollower
+from farspan.positions.rerotate import pairs_interleaved
+from farspan.positions.rope import find_layer_type, text_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from farspan.memory.lever import EvictionLever
+
+
+@dataclass(frozen=True, eq=False)
+class Turning:
+    """How a model rotates queries and keys.
+
+    inv_freq : Tensor [pairs], radians a token; interleaved : neighbouring channels are a pair
+    """
+
+    inv_freq: Tensor
+    interleaved: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +50,8 @@ class Stored:
     queries : Tensor [B, Hq, n, D] or None, the last queries; the last n stored keys stand at their positions
     scaling : factor of the scores
     layer, layers : index of the layer and number of layers
+    tokens : Tensor int64 [B, 1], tokens each row has seen
+    turning : how queries are rotated, for methods that ask with `turns`
     """
 
     keys: Tensor
@@ -45,6 +61,8 @@ class Stored:
     scaling: float
     layer: int
     layers: int
+    tokens: Tensor
+    turning: Turning | None = None
 
 
 @dataclass
@@ -109,8 +127,9 @@ def joint_capacities(scores: Tensor, capacity: Tensor, safeguard: float) -> Tens
 class Evictor:
     """Watches one attention module; `before` and `after` are its hooks, `__call__` is told the queries."""
 
-    def __init__(self, lever: EvictionLever, module: nn.Module, layers: int) -> None:
+    def __init__(self, lever: EvictionLever, module: nn.Module, layers: int, turning: Turning | None = None) -> None:
         self.lever = lever
+        self.turning = turning
         self.stats = EvictionStats(int(module.layer_idx))  # type: ignore[arg-type]
         self._layers = layers
         self._query: Tensor | None = None
@@ -169,6 +188,7 @@ class Evictor:
             scaling=float(scaling) if isinstance(scaling, float) else None,
             index=self.stats.layer,
             layers=self._layers,
+            turning=self.turning,
         )
         if dropped:
             self.stats.prunings += 1
@@ -203,6 +223,7 @@ def prune_layer(
     scaling: float | None = None,
     index: int = 0,
     layers: int = 1,
+    turning: Turning | None = None,
 ) -> int:
     """Drop what the lever does not keep; the number of keys dropped over all rows and heads.
 
@@ -221,7 +242,7 @@ def prune_layer(
     if bool((counts <= limit).all()):
         return 0
     factor = dim**-0.5 if scaling is None else scaling
-    stored = Stored(layer.keys, layer.values, valid, layer.queries, factor, index, layers)
+    stored = Stored(layer.keys, layer.values, valid, layer.queries, factor, index, layers, tokens, turning)
     scores = lever.score(stored).float().masked_fill(~valid, -torch.inf)
     if lever.safeguard is not None and scores.shape[1] > 1:
         limit = joint_capacities(scores, limit, lever.safeguard)
@@ -272,10 +293,11 @@ def evicting(model: PreTrainedModel, lever: EvictionLever) -> Iterator[None]:
     if not modules:
         raise LeverNotApplicable(f"lever '{lever.name}': no attention found in {type(model).__name__}")
     layers = 1 + max(int(module.layer_idx) for module in modules)  # type: ignore[arg-type]
+    turning = turning_of(model) if lever.turns else None
     handles, before = [], []
     try:
         for module in modules:
-            evictor = Evictor(lever, module, layers)
+            evictor = Evictor(lever, module, layers, turning)
             before.append((module, vars(module).get(OBSERVER)))
             setattr(module, OBSERVER, evictor)
             handles.append(module.register_forward_pre_hook(evictor.before, with_kwargs=True))
@@ -299,6 +321,22 @@ def refuse_moving_angles(model: PreTrainedModel, name: str) -> None:
             f"lever '{name}' drops keys that frequencies following the length would have to turn; "
             "use a position lever whose frequencies are fixed"
         )
+
+
+def turning_of(model: PreTrainedModel) -> Turning:
+    """How the model rotates queries now, with the position levers that are on.
+
+    Raises
+    ------
+    LeverNotApplicable : no rotary positions, or several kinds of them.
+    """
+    config = text_config(model.config)
+    found = [module for _, _, module in rotary_modules(model, config)]
+    if len(found) != 1 or find_layer_type(config) is not None:
+        raise LeverNotApplicable(f"{type(model).__name__} has no rotary positions that all layers share")
+    inv_freq = found[0].inv_freq
+    assert isinstance(inv_freq, Tensor)
+    return Turning(inv_freq, pairs_interleaved(found[0], 2 * inv_freq.shape[0]))
 
 
 def attention_modules(model: PreTrainedModel) -> list[nn.Module]:

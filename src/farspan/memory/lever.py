@@ -59,6 +59,11 @@ class EvictionLever(Lever):
         return 0
 
     @property
+    def turns(self) -> bool:
+        """Whether `score` wants to know how queries are rotated."""
+        return False
+
+    @property
     def every(self) -> int | None:
         """After how many single tokens the cache is pruned again; None for never."""
         return None
