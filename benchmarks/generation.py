@@ -2,11 +2,13 @@
 
 Times 500 samples of RULER's kind from a counted corpus, one long context of prose from a counted corpus, and contexts
 of fresh identifiers; beside each sample stands what tokenising the finished text once costs, interleaved in the same
-run. Then the whole suite of RULER's kind over several lengths by several processes, written to a file as
-specifications with the hash of each context. Results go to `benchmarks/results/generation.json`.
+run. Results go to `benchmarks/results/generation.json`. With `--suite`, instead, the whole suite of RULER's kind over
+several lengths by several processes, written to a file as specifications with the hash of each context; its results go
+to `benchmarks/results/generation_suite.json`.
 
     python benchmarks/generation.py
-    python benchmarks/generation.py --length 2k --long 8k --samples 10 --suite-samples 2 --out /dev/stdout
+    python benchmarks/generation.py --suite
+    python benchmarks/generation.py --length 2k --long 8k --samples 10 --out /dev/stdout
 """
 
 from __future__ import annotations
@@ -137,6 +139,21 @@ def whole_suite(tokenizer: str, samples: int, workers: int, folder: Path) -> dic
     }
 
 
+def surroundings(counter: TokenCounter, tokenizer: str) -> dict[str, object]:
+    """Date, machine, how busy it was, versions and tokenizer."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "load_average_before": os.getloadavg()[0],
+        },
+        "versions": {"python": platform.python_version(), "tokenizers": tokenizers.__version__},
+        "tokenizer": {"name": tokenizer, "id": counter.tokenizer_id, "mode": counter.mode},
+    }
+
+
 def main() -> None:
     """Run everything and store the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -145,37 +162,37 @@ def main() -> None:
     parser.add_argument("--long", type=parse_length, default=1_000_000)
     parser.add_argument("--samples", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--suite-samples", type=int, default=500, help="for each task and length")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "generation.json")
+    parser.add_argument("--suite", action="store_true", help="time the whole suite instead")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes of the suite")
+    parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
+    name = "generation_suite.json" if options.suite else "generation.json"
+    out = options.out or Path(__file__).parent / "results" / name
     with tempfile.TemporaryDirectory() as cache:
         os.environ["FARSPAN_CACHE"] = cache
         counter = TokenCounter(options.tokenizer)
-        stored = whole_suite(options.tokenizer, options.suite_samples, options.workers, Path(cache))
-        cold = count_corpus(counter, options.long)
-        result = {
-            "what": "building contexts and their predicted token counts",
-            "date": datetime.date.today().isoformat(),
-            "machine": {
-                "processor": platform.processor() or platform.machine(),
-                "cores": os.cpu_count(),
-                "system": platform.platform(),
-            },
-            "versions": {"python": platform.python_version(), "tokenizers": tokenizers.__version__},
-            "tokenizer": {"name": options.tokenizer, "id": counter.tokenizer_id, "mode": counter.mode},
-            "seconds_to_make_and_count_the_corpus_and_build_one_context": cold,
-            "suite": stored,
-            "ruler": ruler_samples(counter, options.length, options.samples),
-            "prose": one_context(counter, ProseHaystack(), options.long, options.repeats),
-            "fresh_identifiers": [
-                one_context(counter, KVHaystack(), length, options.repeats) for length in (options.length, options.long)
-            ],
-        }
+        around = surroundings(counter, options.tokenizer)
+        result: dict[str, object]
+        if options.suite:
+            stored = whole_suite(options.tokenizer, options.samples, options.workers, Path(cache))
+            result = {"what": "building the whole suite and storing it as specifications", **around, "suite": stored}
+        else:
+            cold = count_corpus(counter, options.long)
+            result = {
+                "what": "building contexts and their predicted token counts",
+                **around,
+                "seconds_to_make_and_count_the_corpus_and_build_one_context": cold,
+                "ruler": ruler_samples(counter, options.length, options.samples),
+                "prose": one_context(counter, ProseHaystack(), options.long, options.repeats),
+                "fresh_identifiers": [
+                    one_context(counter, KVHaystack(), length, options.repeats)
+                    for length in (options.length, options.long)
+                ],
+            }
     text = json.dumps(result, indent=2) + "\n"
-    if options.out.parent.name == "results":
-        options.out.parent.mkdir(exist_ok=True)
-    options.out.write_text(text, encoding="utf-8")
+    if out.parent.name == "results":
+        out.parent.mkdir(exist_ok=True)
+    out.write_text(text, encoding="utf-8")
     print(text)
 
 
