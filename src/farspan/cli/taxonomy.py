@@ -7,7 +7,7 @@ room.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from farspan.evals.generate import TokenCounter
     from farspan.evals.taxonomy_places import TaskPlace
     from farspan.report.taxonomy import TaxonomyView
+
+
+Units = Literal["auto", "line", "sentence", "word", "pair", "paragraph", "document"]
 
 
 def taxonomy(
@@ -36,9 +39,7 @@ def taxonomy(
     scope: Annotated[
         str, typer.Option(help="witness: the smallest evidence; verification: all that must be read to be sure.")
     ] = "witness",
-    units: Annotated[
-        str, typer.Option(help="Units of a file: auto, line, sentence, word, pair, paragraph or document.")
-    ] = "auto",
+    units: Annotated[Units, typer.Option(help="What the units of a file are.")] = "auto",
     tokenizer: Annotated[
         str, typer.Option(metavar="NAME", help="Folder, hub name or tokenizer.json that lengths are measured with.")
     ] = "reference",
@@ -75,7 +76,7 @@ def taxonomy(
 
 
 def _places(
-    names: list[str], counter: TokenCounter, length: int, n: int, seed: int, units: str
+    names: list[str], counter: TokenCounter, length: int, n: int, seed: int, units: Units
 ) -> tuple[list[TaskPlace], list[str]]:
     """Places of all tasks asked for, and a line for each that has no sample of this length."""
     from rich.console import Console

@@ -190,7 +190,7 @@ class GraphTracingProbe:
     @torch.no_grad()
     def _read(self, walks: IntArray, sizes: Sequence[int]) -> tuple[FloatArray, list[int], FloatArray, IntArray]:
         """Probabilities [sequences, context, n]; layers; sums [layers, sizes, n, d] and counts [sizes, n] of states."""
-        device = self.model.get_input_embeddings().weight.device
+        device = self.model.device
         start = [self.tokenizer.bos_token_id] if self.tokenizer.bos_token_id is not None else []
         columns = torch.tensor(self.ids, device=device)
         n = len(self.graph)

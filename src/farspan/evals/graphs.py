@@ -303,7 +303,7 @@ def critical_context(context: ArrayLike, accuracy: ArrayLike) -> Critical:
 
 
 def _fit(design: FloatArray, y: FloatArray) -> tuple[FloatArray, float]:
-    weights = np.linalg.lstsq(design, y, rcond=None)[0]
+    weights: FloatArray = np.linalg.lstsq(design, y, rcond=None)[0].astype(np.float64)
     return weights, float(((design @ weights - y) ** 2).sum())
 
 

@@ -172,7 +172,7 @@ def _fits(scope: float, dispersion: float, expected: tuple[str, str]) -> bool:
 
 
 @cache
-def annotations() -> Mapping[tuple[str, str], Annotation]:
+def known_annotations() -> Mapping[tuple[str, str], Annotation]:
     """The rows of `annotations.json` by benchmark and task."""
     rows = json.loads(files("farspan.evals").joinpath("annotations.json").read_text(encoding="utf-8"))
     return {(row["benchmark"], row["task"]): Annotation.model_validate(row) for row in rows}
@@ -180,7 +180,7 @@ def annotations() -> Mapping[tuple[str, str], Annotation]:
 
 def annotation_of(benchmark: str, task: str) -> Annotation:
     """The row of a task; one that leaves everything open if it has none."""
-    return annotations().get((benchmark, task)) or Annotation(benchmark=benchmark, task=task)
+    return known_annotations().get((benchmark, task)) or Annotation(benchmark=benchmark, task=task)
 
 
 def score_sample_place(
