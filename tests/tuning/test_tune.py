@@ -44,8 +44,10 @@ def test_says_truthfully_that_nothing_helps_and_goes_on_where_it_was(random_chec
     again = tune(str(random_checkpoint), out=tmp_path, target_length=2048, budget_seconds=45, say=said.append)
     kept = {trial.number: trial.recipe for trial in again.trials if trial.state != "baseline"}
     assert tried.items() <= kept.items()
-    with pytest.raises(FarspanError, match="another seed"):
+    with pytest.raises(FarspanError, match="other seed"):
         tune(str(random_checkpoint), out=tmp_path, target_length=2048, seed=1, say=said.append)
+    with pytest.raises(FarspanError, match="other levers"):
+        tune(str(random_checkpoint), out=tmp_path, target_length=2048, levers=("yarn",), say=said.append)
 
 
 @pytest.mark.slow

@@ -23,13 +23,15 @@ class _Data(BaseModel):
 class TuneSettings(_Data):
     """What shapes a run; a folder goes on only with the settings it was begun with.
 
-    budget_seconds is not among them: a run may be given more time.
+    budget_seconds is not among them: a run may be given more time. `levers` are the choices that proposals are drawn
+    from; a study cannot go on with others, as another version of Farspan may have.
     """
 
     model: str
     target_length: int
     seed: int
     threshold: float
+    levers: tuple[str, ...] = ()
 
 
 class Measured(_Data):
@@ -87,7 +89,7 @@ class RunFolder:
                     name for name in TuneSettings.model_fields if getattr(found, name) != getattr(settings, name)
                 ]
                 raise FarspanError(
-                    f"{root} holds a run with another {' and '.join(changed)}; choose another --out folder or remove it"
+                    f"{root} holds a run with other {' and '.join(changed)}; choose another --out folder or remove it"
                 )
         self.trials_dir.mkdir(parents=True, exist_ok=True)
         self.weights_dir.mkdir(exist_ok=True)

@@ -17,6 +17,7 @@ from farspan.report.record import RunRecord
 from farspan.tuning.budget import Budget
 from farspan.tuning.deliver import deliver
 from farspan.tuning.folder import RunFolder, TuneSettings
+from farspan.tuning.space import Space
 from farspan.tuning.tuner import Tuner
 
 SHORT_BUDGET = 600.0
@@ -59,7 +60,9 @@ def tune(
     target = target_length or native * (4 if budget_seconds < SHORT_BUDGET else 8)
     if target <= native:
         raise FarspanError(f"target length {target:,} is not above the native window of {native:,} tokens of {model}")
-    folder = RunFolder(out, TuneSettings(model=model, target_length=target, seed=seed, threshold=threshold))
+    choices = Space(loaded.config, native, target, only=levers).choices
+    settings = TuneSettings(model=model, target_length=target, seed=seed, threshold=threshold, levers=choices)
+    folder = RunFolder(out, settings)
     budget = Budget(budget_seconds, out / "budget.json")
     tuner = Tuner(
         loaded,

@@ -132,6 +132,11 @@ class Space:
         """Names of all position levers that work."""
         return [name for names in self.stretches.values() for name in names]
 
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Everything that proposals are drawn from."""
+        return (*self.positions, *(choice for choices in self.savers.values() for choice in choices))
+
     def opening_stretches(self) -> list[Proposal]:
         """Every stretch that needs nothing, alone, at the target."""
         return [Proposal(positions=name, factor=self.full) for name in self.stretches["nothing"]]
