@@ -160,21 +160,19 @@ def measure_training(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", default="8m", help="tokens that each model is trained on; 0 trains none")
+    parser.add_argument("--tokens", default="2m", help="tokens that each model is trained on; 0 trains none")
     parser.add_argument("--lengths", default="4k,16k,64k", help="lengths that are timed; empty for none")
     parser.add_argument("--dense-limit", default="16k", help="longest length of dense attention forward and backward")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds; each runs every side once")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; each runs every side once")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the timing; training is on a CPU")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--context", default="256", help="tokens of a training row")
-    parser.add_argument("--rows", type=int, default=16, help="rows of a batch")
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--context", default="64", help="tokens of a training row")
+    parser.add_argument("--rows", type=int, default=64, help="rows of a batch")
     parser.add_argument("--softmax-every", type=int, default=2)
-    parser.add_argument(
-        "--recall-symbols", type=int, help="tokens that recall is made of; the whole vocabulary if absent"
-    )
+    parser.add_argument("--recall-symbols", type=int, default=64, help="tokens that recall is made of")
     parser.add_argument("--text-files", type=int, help="files of text to train on at most; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "lightning_attention.json")
