@@ -78,4 +78,5 @@ def test_half_of_the_blocks_answer_as_well(score: Score, scoring: str) -> None:
         stride=4,
         min_length=0,
     )
-    assert score(lever) > score(None) - 0.05
+    # nats a token of the answer; what reads recency alone loses several
+    assert score(lever) > score(None) - 0.3
