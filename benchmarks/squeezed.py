@@ -83,7 +83,11 @@ def decoding(
 def recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contexts: int) -> dict[str, float]:
     """Share of right answers on lines, with everything read and with parts of it."""
     family = generator_class("lines")(TokenCounter("reference"))
-    right = {"dense": 0, **{f"squeezed {sparsity}": 0 for sparsity in SPARSITIES}}
+    sides: dict[str, dict[str, object]] = {"dense": {"sparsity": 0.0}}
+    for sparsity in SPARSITIES:
+        sides[f"squeezed {sparsity}"] = {"sparsity": sparsity}
+        sides[f"squeezed {sparsity}, one set a question"] = {"sparsity": sparsity, "average_queries": True}
+    right = dict.fromkeys(sides, 0)
     questions = 8
     for context in range(contexts):
         samples = [
@@ -101,9 +105,8 @@ def recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contexts:
         ]
         with tempfile.TemporaryDirectory() as folder:
             save_prefix(build_prefix_cache(model, ids, observation_window=32, cluster_ratio=0.1), Path(folder))
-            for name in right:
-                sparsity = 0.0 if name == "dense" else float(name.split()[1])
-                lever = Squeezed(prefix=folder, sparsity=sparsity, min_length=0)
+            for name, settings in sides.items():
+                lever = Squeezed.model_validate({"prefix": folder, "min_length": 0, **settings})
                 with lever(model), Engine(model, tokenizer) as engine:
                     answers = [result.text for result in engine.generate_batch(requests)]
                 right[name] += sum(s.answers[0] in text for s, text in zip(samples, answers, strict=True))

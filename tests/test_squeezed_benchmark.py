@@ -19,7 +19,7 @@ def test_it_writes_speed_and_recall(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *sizes.split(), "--out", str(out)])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     record = json.loads(out.read_text())
-    assert set(record["recall"]) == {"dense", "squeezed 0.7", "squeezed 0.9"}
+    assert set(record["recall"]) >= {"dense", "squeezed 0.7", "squeezed 0.9"}
     steps = record["decoding"]
     assert all(seconds > 0 for seconds in steps["median_seconds_a_step"].values())
     assert 0 < steps["kept_of_context"]["squeezed 0.9"] < steps["kept_of_context"]["squeezed 0.7"] < 1

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from transformers.cache_utils import Cache
 
 ATTRIBUTE = "_farspan_clustered"
-QUERY_BLOCK = 64
+# of a question's tokens that share a set: a mean over all of them blurs what the last one looks for
+QUERY_BLOCK = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,8 @@ class Squeezed(AttentionLever):
     sparsity : share of the context's keys to drop, over all layers and heads together; 0 reads everything
     hierarchical : look coarse clusters up first, then the fine ones of those that pass
     selection : one set of clusters for the query heads of a group, which share their reading, or one for each
-    average_queries : one set for all new tokens of a call, as published, or one for every 64 of them
+    average_queries : one set for all new tokens of a call, as published; otherwise one for every 4 of them, which
+        reads what each looks for
     calibrate_filtered : calibrate the fine level on what the coarse level leaves
     layer_floor : share of the context's keys that every head of every layer keeps at least
     """
@@ -69,7 +71,7 @@ class Squeezed(AttentionLever):
     sparsity: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     hierarchical: bool = False
     selection: Literal["kv_head", "query_head"] = "kv_head"
-    average_queries: bool = True
+    average_queries: bool = False
     calibrate_filtered: bool = False
     layer_floor: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
 
