@@ -61,7 +61,7 @@ def measure(journal: Journal, probes: list[str], lengths: list[int], n: int, rec
                         continue
                     journal.measure(
                         key(levers, probe, length),
-                        lambda probe=probe, length=length: asked(model, tokenizer, probe, length, n),  # type: ignore[misc]
+                        lambda probe=probe, length=length: asked(model, tokenizer, probe, length, n),
                     )
 
 
