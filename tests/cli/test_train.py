@@ -103,3 +103,29 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().err
     assert "is not valid YAML" in printed
     assert printed.rstrip().count("\n") == 0
+
+
+def test_a_plan_says_what_a_step_takes_and_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _train("plan", "--model", "reference", "--length", "32k", "--memory", "1") == 0
+    printed = capsys.readouterr().out
+    assert "4,065,536 parameters" in printed
+    assert "Fits 1 GiB with: recompute all but attention." in " ".join(printed.split())
+    assert _train("plan", "--model", "reference", "--length", "32k", "--memory", "0.1") == 0
+    assert "Nothing here fits 0.1 GiB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--model", "none/of/these", "--length", "4k"), "no folder"),
+        (("--model", "reference", "--length", "far"), "is not a length in tokens"),
+        (("--model", "reference", "--length", "100", "--context-parallel", "3"), "cannot be shared by 3 ranks evenly"),
+    ],
+)
+def test_a_plan_of_nothing_is_one_line(
+    arguments: tuple[str, ...], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _train("plan", *arguments) == 2
+    printed = capsys.readouterr().err
+    assert line in printed
+    assert printed.rstrip().count("\n") == 0

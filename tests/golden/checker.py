@@ -48,13 +48,11 @@ def system_of(file: Path, systems: Iterable[str]) -> str | None:
 
 
 def function_of(case: Case, adapters: ModuleType) -> str | None:
-    """The function a case is about: its own field, its input's, or the system's default."""
+    """The function a case is about: its own field, its input's, the system's default, or the case's name."""
     given = case.get("input")
     fields = given if isinstance(given, dict) else {}
-    for name in (case.get("function"), fields.get("function"), fields.get("fn"), getattr(adapters, "DEFAULT", None)):
-        if isinstance(name, str):
-            return name
-    return None
+    stated = (case.get("function"), fields.get("function"), fields.get("fn"), getattr(adapters, "DEFAULT", None))
+    return next((name for name in (*stated, case.get("name")) if isinstance(name, str)), None)
 
 
 def check_case(case: Case, adapters: ModuleType) -> str:

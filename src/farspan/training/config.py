@@ -81,7 +81,9 @@ class TrainConfig(_Settings):
     `model` holds keyword arguments of `transformers.AutoConfig.for_model`, or `{"path": folder}` to go on from a
     checkpoint. `learning_rate` is that of AdamW; matrices of the blocks use Muon at `muon_learning_rate` unless
     `optimizer` is `adamw`. The schedule `trapezoid` is warm-up, constant, then linear decay over the last
-    `decay_fraction`; `cosine` is warm-up, then half a cosine down to `least_learning_rate` of the peak.
+    `decay_fraction`; `cosine` is warm-up, then half a cosine down to `least_learning_rate` of the peak. `checkpointing`
+    and `offload` say how memory is saved; by default as little is recomputed as the memory there is allows.
+    `batch_tokens` are those of one process.
     """
 
     name: str
@@ -103,6 +105,8 @@ class TrainConfig(_Settings):
     least_learning_rate: float = Field(default=0.1, ge=0, le=1)
     max_grad_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
+    offload: bool | None = None
     threads: int | None = Field(default=None, ge=1)
     save_steps: int = Field(default=200, gt=0)
     log_steps: int = Field(default=20, gt=0)

@@ -42,6 +42,7 @@ from farspan.training.data.documents import DocumentSource, DocumentStream, buil
 from farspan.training.data.text import CorpusSource
 from farspan.training.initialization import initialize
 from farspan.training.objectives import trainer_class
+from farspan.training.recompute import chosen
 from farspan.training.trainer import BatchList, build_optimizer, cosine, training_arguments, trapezoid
 
 END_OF_TEXT, PAD = "<|endoftext|>", "<|pad|>"
@@ -212,7 +213,8 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
 
     Parameters
     ----------
-    out : folder for checkpoints, `train_log.jsonl` and `final/`, an ordinary checkpoint in bfloat16
+    out : folder for checkpoints, `train_log.jsonl` and `final/`, an ordinary checkpoint in bfloat16; under torchrun
+        the first process writes all of them
 
     Returns
     -------
@@ -228,13 +230,20 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
         torch.set_num_threads(config.threads)
     set_seed(config.seed)
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer_dir = out / "tokenizer"
+    arguments = training_arguments(
+        out,
+        max_steps=1,
+        precision=config.precision,
+        max_grad_norm=config.max_grad_norm,
+        seed=config.seed,
+        save_steps=config.save_steps,
+        log_steps=config.log_steps,
+    )
+    first, processes = arguments.process_index == 0, arguments.world_size
+    total = arguments.max_steps = max(1, config.total_steps // processes)
     longest = max(length for stage in config.stages for length in stage.lengths)
-    if tokenizer_dir.exists():
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tokenizer_dir)
-    else:
-        tokenizer = train_tokenizer(config.tokenizer, longest)
-        tokenizer.save_pretrained(tokenizer_dir)
+    with arguments.main_process_first(local=False):
+        tokenizer = _tokenizer(config, out / "tokenizer", longest)
     model = build_model(config.model, tokenizer)
     if config.initialization is not None:
         initialize(model, config.initialization)
@@ -251,6 +260,8 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
         pad_token_id=tokenizer.pad_token_id,
         seed=config.seed,
         start_step=start,
+        rank=arguments.process_index,
+        ranks=processes,
     )
     stream.check()
     optimizer = build_optimizer(
@@ -260,27 +271,34 @@ def train(config: TrainConfig, out: Path, console: Console | None = None) -> Pat
         muon_learning_rate=config.muon_learning_rate,
         weight_decay=config.weight_decay,
     )
-    total = config.total_steps
     schedule = LambdaLR(optimizer, lambda step: pace(config, step, total))
+    checkpointing, offload = chosen(
+        model.config, longest, config.batch_tokens // longest, arguments.device, config.checkpointing, config.offload
+    )
+    progress = ProgressLog(
+        out / "train_log.jsonl", config.batch_tokens * processes, total, console or Console(stderr=True)
+    )
     trainer = trainer_class(model)(
         model=model,
-        args=training_arguments(
-            out,
-            max_steps=total,
-            precision=config.precision,
-            max_grad_norm=config.max_grad_norm,
-            seed=config.seed,
-            save_steps=config.save_steps,
-            log_steps=config.log_steps,
-        ),
+        args=arguments,
         train_dataset=BatchList(stream),
         optimizers=(optimizer, schedule),
-        callbacks=[ProgressLog(out / "train_log.jsonl", config.batch_tokens, total, console or Console(stderr=True))],
+        callbacks=[progress] if first else [],
     )
+    trainer.checkpointing, trainer.offload = checkpointing, offload
     with recipe(model):
         trainer.train(resume_from_checkpoint=resume)
     final = out / "final"
-    nn.Module.to(model, dtype=torch.bfloat16)
-    model.save_pretrained(final)
-    tokenizer.save_pretrained(final)
+    if first:
+        nn.Module.to(model, dtype=torch.bfloat16)
+        model.save_pretrained(final)
+        tokenizer.save_pretrained(final)
     return final
+
+
+def _tokenizer(config: TrainConfig, folder: Path, longest: int) -> PreTrainedTokenizerBase:
+    """The run's tokenizer, made and saved where an earlier run, or another process, has not done it."""
+    if not folder.exists():
+        train_tokenizer(config.tokenizer, longest).save_pretrained(folder)
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+    return tokenizer

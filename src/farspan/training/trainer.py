@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.utils.data import IterableDataset
 from transformers import (
@@ -24,10 +25,14 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import TrainOutput
 
 from farspan.positions import DrawnRotary
 from farspan.training.loss import linear_cross_entropy_sum
+from farspan.training.memory_plan import Checkpointing
 from farspan.training.optimizers import MuonWithAdamW
+from farspan.training.packed_attention import check_documents_apart, packed
+from farspan.training.recompute import offloaded, recomputed
 
 Batch = dict[str, torch.Tensor]
 
@@ -46,14 +51,41 @@ class LongTrainer(Trainer):
     """Trains on ready-made batches of `input_ids`, `labels`, `loss_weights` and, where packed, `position_ids`.
 
     The loss is the weighted mean over supervised tokens: their hidden states are selected before the output head, so
-    the memory of logits does not grow with the context.
+    the memory of logits does not grow with the context. With several processes each brings its own batch, and loss and
+    gradients are those of all their tokens together, exactly.
+
+    Attributes
+    ----------
+    checkpointing, offload : see `recomputed` and `LayerInputOffload`; set before training
     """
+
+    checkpointing: Checkpointing = "none"
+    offload: bool = False
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.apart = False  # whether documents of a packed row were seen not to see each other
         self.model_accepts_loss_kwargs = False  # the loss is a mean already
         self.remove_callback(PrinterCallback)
         self.add_callback(DrawsByStep())
+
+    def train(self, *args: object, **kwargs: object) -> TrainOutput:
+        """The Trainer's own, with packed rows read document by document and layers recomputed as asked."""
+        model = cast(PreTrainedModel, self.model)
+        with packed(model), recomputed(model, self.checkpointing):
+            return super().train(*args, **kwargs)  # type: ignore[arg-type]
+
+    def training_step(
+        self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """One forward and backward pass; gradients are summed over processes."""
+        if "position_ids" in inputs and not self.apart:
+            check_documents_apart(self.accelerator.unwrap_model(model))
+            self.apart = True
+        loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if self.args.world_size > 1:
+            average_gradients(model)
+        return loss
 
     def compute_loss(
         self,
@@ -65,7 +97,7 @@ class LongTrainer(Trainer):
         unwrapped: PreTrainedModel = self.accelerator.unwrap_model(model)
         packed = {"position_ids": inputs["position_ids"]} if "position_ids" in inputs else {}
         # The Trainer wraps only the model's own forward in autocast; the decoder is called apart from its head here.
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), offloaded(unwrapped, self.offload):
             # No attention mask and no cache: only then does transformers derive the document mask from positions.
             decoder = unwrapped.get_decoder()
             states = decoder(input_ids=inputs["input_ids"], use_cache=False, **packed).last_hidden_state
@@ -78,6 +110,10 @@ class LongTrainer(Trainer):
                 token_weights=inputs["loss_weights"][:, 1:].flatten(),
                 softcap=getattr(unwrapped.config, "final_logit_softcapping", None),
             )
+        if self.args.world_size > 1:
+            # gradients are averaged over processes later, so that each is multiplied by their number here
+            dist.all_reduce(weight)
+            total = total * self.args.world_size
         return total / weight.clamp(min=1e-8)
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader[Batch]:
@@ -89,6 +125,24 @@ class LongTrainer(Trainer):
             num_workers=workers,
             prefetch_factor=4 if workers else None,
         )
+
+
+@torch.no_grad()
+def average_gradients(model: nn.Module) -> None:
+    """Replace gradients by their means over processes, those of one type in one message.
+
+    The decoder is called apart from its head, which goes past the hooks that would do it.
+    """
+    with_gradients = [weight for weight in model.parameters() if weight.requires_grad]
+    for dtype in {weight.dtype for weight in with_gradients}:
+        weights = [weight for weight in with_gradients if weight.dtype == dtype]
+        gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        together = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(together)
+        together /= dist.get_world_size()
+        means = torch.split(together, [gradient.numel() for gradient in gradients])
+        for weight, mean in zip(weights, means, strict=True):
+            weight.grad = mean.view_as(weight)
 
 
 class DrawsByStep(TrainerCallback):

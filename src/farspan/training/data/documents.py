@@ -2,7 +2,7 @@
 
 A source turns a seeded random generator and a length into one document of token ids, with a mark on every token that
 the loss looks at. A stream draws sources by weight, packs documents into rows, and is a pure function of its seed and
-the step number: it holds no state, so a resumed run reads exactly what an uninterrupted one would have read.
+the batch's number: it holds no state, so a resumed run reads exactly what an uninterrupted one would have read.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
     weights : loss weight of a supervised token, by source name
     batch_tokens : tokens a batch
     pad_token_id : fills what packing leaves over
-    start_step : number of the first batch
+    start_step : number of the first step
+    rank, ranks : which of several processes this is; they take batches in turn
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
         pad_token_id: int,
         seed: int,
         start_step: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         unknown = {name for stage in stages for name in stage.mix} - set(sources)
         if unknown:
@@ -97,10 +100,12 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
         self.pad_token_id = pad_token_id
         self.seed = seed
         self.start_step = start_step
+        self.rank = rank
+        self.ranks = ranks
 
-    def stage_of(self, step: int) -> Stage:
-        """The stage that batch number `step` belongs to."""
-        tokens = step * self.batch_tokens
+    def stage_of(self, number: int) -> Stage:
+        """The stage that a batch belongs to."""
+        tokens = number * self.batch_tokens
         for stage in self.stages:
             if tokens < stage.tokens:
                 return stage
@@ -119,8 +124,8 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
             self.batch(-(-tokens // self.batch_tokens))
             tokens += stage.tokens
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """Batch number `step`.
+    def batch(self, number: int) -> dict[str, torch.Tensor]:
+        """One batch by its number; with one process, that of the step.
 
         Returns
         -------
@@ -131,8 +136,8 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
         ------
         FarspanError : no row got a document to learn from.
         """
-        stage = self.stage_of(step)
-        rng = random.Random(step_seed("batch", self.seed, step))
+        stage = self.stage_of(number)
+        rng = random.Random(step_seed("batch", self.seed, number))
         length = rng.choices(list(stage.lengths), list(stage.lengths.values()))[0]
         names, shares = list(stage.mix), list(stage.mix.values())
         rows = []
@@ -159,10 +164,10 @@ class DocumentStream(IterableDataset[dict[str, torch.Tensor]]):
         return pack_rows(rows, length, self.pad_token_id)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        step = self.start_step
+        number = self.start_step * self.ranks + self.rank
         while True:
-            yield self.batch(step)
-            step += 1
+            yield self.batch(number)
+            number += self.ranks
 
 
 __all__ = ["IGNORE_INDEX", "Document", "DocumentSource", "DocumentStream", "build_source", "step_seed"]

@@ -7,10 +7,11 @@ mask that keeps documents apart. The three strategies over whole collections fol
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch.nn import functional as F
 
 from farspan.errors import FarspanError
 
@@ -77,6 +78,58 @@ def document_ids(position_ids: torch.Tensor) -> torch.Tensor | None:
         return None
     starts = torch.zeros_like(position_ids[:, :1])
     return torch.cat([starts, breaks.cumsum(dim=-1)], dim=-1)
+
+
+def document_bounds(position_ids: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Where the documents of packed rows begin and end, all rows one after another.
+
+    Parameters
+    ----------
+    position_ids : [batch, length]
+
+    Returns
+    -------
+    Cumulative lengths, int32 [documents + 1] from 0, and the length of the longest.
+    """
+    breaks = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 2) != 1
+    starts = breaks.flatten().nonzero().flatten()
+    bounds = F.pad(starts, (0, 1), value=position_ids.numel()).to(torch.int32)
+    return bounds, int(bounds.diff().max())
+
+
+def flatten_batch(features: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, torch.Tensor | int]:
+    """Lay rows one after another as one row, for attention that is told where documents begin.
+
+    Parameters
+    ----------
+    features : rows with `input_ids` and, where not every token is a target, `labels`
+
+    Returns
+    -------
+    `input_ids`, `labels` (the first of each row is never a target) and `position_ids` [1, tokens]; `cu_seq_lens_q`,
+    `cu_seq_lens_k` int32 [rows + 1] and `max_length_q`, `max_length_k`, as transformers names them.
+
+    Raises
+    ------
+    FarspanError : no rows, an empty one, or labels of another length than their row.
+    """
+    rows = [list(feature["input_ids"]) for feature in features]
+    targets = [list(feature.get("labels", row)) for feature, row in zip(features, rows, strict=True)]
+    if not all(rows) or not rows:
+        raise FarspanError("a batch needs at least one row, and every row at least one token")
+    if any(len(row) != len(labels) for row, labels in zip(rows, targets, strict=True)):
+        raise FarspanError("a row and its labels must have the same length")
+    positions = torch.tensor([[position for row in rows for position in range(len(row))]])
+    bounds, longest = document_bounds(positions)
+    return {
+        "input_ids": torch.tensor([[token for row in rows for token in row]]),
+        "labels": torch.tensor([[label for labels in targets for label in (IGNORE_INDEX, *labels[1:])]]),
+        "position_ids": positions,
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
 
 
 def pack(documents: Sequence[Sequence[int]], max_length: int, strategy: Strategy = "bfd") -> list[list[list[int]]]:
