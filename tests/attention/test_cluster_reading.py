@@ -12,6 +12,7 @@ from torch import Tensor
 from farspan.attention import cluster_reading
 from farspan.attention.cluster_reading import MOST_ROWS, look_up, read_clusters
 from farspan.attention.clustered_keys import ClusteredLayer, clusters_of
+from farspan.attention.executors import building
 from farspan.attention.lookup import squeeze_lookup
 from farspan.attention.squeezed import _over_collected
 
@@ -99,7 +100,7 @@ def test_without_a_compiler_there_is_no_program(monkeypatch: pytest.MonkeyPatch,
         cluster_reading._library.cache_clear()
         # a compiler that complains
         monkeypatch.setattr(shutil, "which", lambda name: "/bin/false" if Path("/bin/false").exists() else None)
-        monkeypatch.setattr(cluster_reading, "cache_folder", lambda: tmp_path)
+        monkeypatch.setattr(building, "cache_folder", lambda: tmp_path)
         assert look_up(query, layer, 0.1, None, KV_HEADS) is None
     finally:
         cluster_reading._library.cache_clear()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from farspan.attention import BackendRefused, BlockPlan, block_sparse_attention
-from farspan.attention.executors import execute, native
+from farspan.attention.executors import building, execute, native
 from farspan.attention.executors.choice import Chooser, Costs, random_plan
 from tests.attention.plans import dense_attention, full_plan, random_inputs, random_keep
 
@@ -34,13 +34,13 @@ def test_it_is_built_once(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (file,) = own_cache.glob("native-*.so")
     assert [path.name for path in own_cache.iterdir()] == [file.name]
     native.library.cache_clear()
-    monkeypatch.setattr(native, "_build", lambda *_: pytest.fail("built twice"))
+    monkeypatch.setattr(building, "_build", lambda *_: pytest.fail("built twice"))
     native.library()
 
 
 @pytest.mark.usefixtures("fresh")
 def test_no_compiler_is_said_and_another_executor_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_which", lambda name: None)
+    monkeypatch.setattr(building, "_which", lambda name: None)
     query, key, value = random_inputs(1, 2, 2, 32, 32, 16)
     plan = full_plan(query, key)
     with pytest.raises(native.NativeFailed, match="no C compiler found"):

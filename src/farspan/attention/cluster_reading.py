@@ -11,29 +11,21 @@ Source: arXiv 2411.09688, section 4.3: kept keys are loaded once, at about the s
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import shutil
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from farspan.attention.clustered_keys import RUN, ClusteredLayer
-from farspan.attention.executors.files import cache_folder
+from farspan.attention.executors.building import BuildFailed, program
 from farspan.attention.lookup import Lookup
 
 LANES = 8
 # more queries than this make matrices that a matrix library multiplies faster
 MOST_ROWS = 8
-_FLAGS = ("-O3", "-shared", "-fPIC", "-ffp-contract=fast")
-# what turns on the processor's own instructions, in the dialects of compilers
-_OWN = (("-march=native",), ("-mcpu=native",), ())
+_FLAGS = ("-ffp-contract=fast",)
 
 
 def look_up(query: Tensor, layer: ClusteredLayer, threshold: float, scaling: float | None, heads: int) -> Lookup | None:
@@ -50,14 +42,14 @@ def look_up(query: Tensor, layer: ClusteredLayer, threshold: float, scaling: flo
     rows = query.shape[1] // heads * query.shape[2]
     if clusters.coarse is not None or clusters.spread is not None or not 0.0 <= threshold < float("inf"):
         return None
-    if not _fits(query, clusters.centroids, rows) or (program := _library()) is None:
+    if not _fits(query, clusters.centroids, rows) or (loaded := _library()) is None:
         return None
     query = query.contiguous()
     scores, keep = query.new_empty(1, heads, count), query.new_empty(1, heads, count, dtype=torch.bool)
     tables = (query, clusters.centroids, layer.log_counts, scores, keep)
     sizes = (0, heads, heads // kv_heads, rows, count, dim)
     scale = dim**-0.5 if scaling is None else scaling
-    failed = program.farspan_look_up(*(tensor.data_ptr() for tensor in tables), *sizes, scale, threshold)
+    failed = loaded.farspan_look_up(*(tensor.data_ptr() for tensor in tables), *sizes, scale, threshold)
     return None if failed else Lookup(scores, keep)
 
 
@@ -78,7 +70,7 @@ def read_clusters(
     units, clusters = keep.shape
     heads, length, dim = query.shape[1:]
     rows, value_dim = heads // units * length, layer.table.shape[1] // RUN - dim
-    if not _fits(query, layer.table, rows) or value_dim % LANES or (program := _library()) is None:
+    if not _fits(query, layer.table, rows) or value_dim % LANES or (loaded := _library()) is None:
         return None
     query, keep = query.contiguous(), keep.contiguous()
     output, lse = query.new_empty(1, heads, length, value_dim), query.new_empty(1, heads, length)
@@ -88,7 +80,7 @@ def read_clusters(
 
     def work(begin: int, end: int) -> int:
         sizes = (begin, end, units // len(layer.first), rows, clusters, dim, value_dim)
-        return int(program.farspan_read_clusters(*places, *sizes, scale))
+        return int(loaded.farspan_read_clusters(*places, *sizes, scale))
 
     threads = min(torch.get_num_threads(), units)
     if threads == 1:
@@ -109,38 +101,14 @@ def _fits(query: Tensor, table: Tensor, rows: int) -> bool:
 def _library() -> ctypes.CDLL | None:
     """The built program, from the cache folder or compiled now; None without a compiler that can."""
     source = files("farspan.attention").joinpath("cluster_reading.c").read_bytes()
-    candidates = (os.environ.get("CC"), "cc", "gcc", "clang")
-    compiler = next((found for name in candidates if name and (found := shutil.which(name))), None)
-    if compiler is None:
-        return None
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    parts = [source.hex(), compiler, version, str(sorted(capabilities.items())), *_FLAGS]
-    path = cache_folder() / f"clusters-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
     try:
-        if not path.exists() and not _build(compiler, source, path):
-            return None
-        program = ctypes.CDLL(str(path))
-        functions = program.farspan_read_clusters, program.farspan_look_up
-    except (OSError, AttributeError):
+        loaded = program("clusters", source, _FLAGS)
+        functions = loaded.farspan_read_clusters, loaded.farspan_look_up
+    except (BuildFailed, AttributeError):
         return None
     place, whole, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
     functions[0].argtypes = [*[place] * 8, *[whole] * 7, number]
     functions[1].argtypes = [*[place] * 5, *[whole] * 6, number, number]
     for function in functions:
         function.restype = ctypes.c_int
-    return program
-
-
-def _build(compiler: str, source: bytes, path: Path) -> bool:
-    """Compile into the cache folder; whether it worked."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        text, draft = Path(folder) / "cluster_reading.c", Path(folder) / "draft.so"
-        text.write_bytes(source)
-        for own in _OWN:
-            command = [compiler, *_FLAGS, *own, "-o", str(draft), str(text), "-lm"]
-            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
-                draft.replace(path)
-                return True
-    return False
+    return loaded

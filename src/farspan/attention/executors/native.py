@@ -8,30 +8,21 @@ folder under a name made of the source, the compiler and the processor.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from farspan.attention.executors.building import BuildFailed, program
 from farspan.attention.executors.failure import ExecutorFailed
-from farspan.attention.executors.files import cache_folder
 from farspan.attention.executors.work import heaviest_first
 from farspan.attention.plan import BlockPlan
 
 LOG2_E = 1.4426950408889634
 LANES = 16  # of the widest processor: block_k and the value's channels are multiples of it
-FLAGS = ("-O3", "-shared", "-fPIC")
-# what turns on the processor's own instructions, in the dialects of compilers
-OWN = (("-march=native",), ("-mcpu=native",), ())
+FLAGS: tuple[str, ...] = ()
 
 
 class NativeFailed(ExecutorFailed):
@@ -75,7 +66,7 @@ def attend(
     ------
     NativeFailed : no C compiler, or it does not build here.
     """
-    program = library()
+    loaded = library()
     dtype, channels = query.dtype, value.shape[3]
     query, key, value = query.float(), key.float(), value.float()
     if channels % LANES:
@@ -122,10 +113,10 @@ def attend(
     def turn(head: int) -> None:
         rows = key[head // kv_heads, head % kv_heads]
         target = turned[head // kv_heads, head % kv_heads].data_ptr()
-        program.farspan_turn(rows.data_ptr(), rows.stride(0), target, plan.kv_len, key.shape[3], plan.block_k)
+        loaded.farspan_turn(rows.data_ptr(), rows.stride(0), target, plan.kv_len, key.shape[3], plan.block_k)
 
     def work(part: int) -> int:
-        return int(program.farspan_attend(ctypes.byref(problem), part, threads, len(order)))
+        return int(loaded.farspan_attend(ctypes.byref(problem), part, threads, len(order)))
 
     threads = min(torch.get_num_threads(), len(order))
     if threads == 1:
@@ -151,57 +142,16 @@ def library() -> ctypes.CDLL:
     NativeFailed : no C compiler, or it does not build here.
     """
     source = files("farspan.attention.executors").joinpath("native.c").read_bytes()
-    compiler = next((found for name in (os.environ.get("CC"), "cc", "gcc", "clang") if (found := _which(name))), None)
-    if compiler is None:
-        raise NativeFailed("no C compiler found (cc, gcc, clang or $CC); use backend='gather'")
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    parts = [source.hex(), compiler, version, platform.machine(), str(sorted(capabilities.items())), *FLAGS]
-    name = f"native-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
-    path = cache_folder() / name
-    if not path.exists():
-        path = _build(compiler, source, path)
     try:
-        return _declared(ctypes.CDLL(str(path)))
-    except (OSError, AttributeError) as error:
-        raise NativeFailed(f"{path} does not load here ({error}); use backend='gather'") from error
+        return _declared(program("native", source, FLAGS))
+    except (BuildFailed, AttributeError) as error:
+        raise NativeFailed(f"{error}; use backend='gather'") from error
 
 
-def _which(name: str | None) -> str | None:
-    return shutil.which(name) if name else None
-
-
-def _build(compiler: str, source: bytes, path: Path) -> Path:
-    """Compile into the cache folder, or beside it where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=path.parent))
-    except OSError:
-        folder = Path(tempfile.mkdtemp())
-        path = folder / path.name
-    text, draft = folder / "native.c", folder / "draft.so"
-    text.write_bytes(source)
-    complaint = ""
-    for own in OWN:
-        done = subprocess.run(
-            [compiler, *FLAGS, *own, "-o", str(draft), str(text), "-lm"], capture_output=True, text=True, check=False
-        )
-        if done.returncode == 0:
-            draft.replace(path)
-            break
-        complaint = done.stderr.strip().splitlines()[0][:200] if done.stderr.strip() else "no reason given"
-    else:
-        raise NativeFailed(f"{compiler} does not build native.c ({complaint}); use backend='gather'")
-    text.unlink()
-    if folder != path.parent:
-        folder.rmdir()
-    return path
-
-
-def _declared(program: ctypes.CDLL) -> ctypes.CDLL:
+def _declared(loaded: ctypes.CDLL) -> ctypes.CDLL:
     whole = ctypes.c_int64
-    program.farspan_turn.argtypes = [ctypes.c_void_p, whole, ctypes.c_void_p, whole, whole, whole]
-    program.farspan_turn.restype = None
-    program.farspan_attend.argtypes = [ctypes.POINTER(_Problem), whole, whole, whole]
-    program.farspan_attend.restype = ctypes.c_int
-    return program
+    loaded.farspan_turn.argtypes = [ctypes.c_void_p, whole, ctypes.c_void_p, whole, whole, whole]
+    loaded.farspan_turn.restype = None
+    loaded.farspan_attend.argtypes = [ctypes.POINTER(_Problem), whole, whole, whole]
+    loaded.farspan_attend.restype = ctypes.c_int
+    return loaded
