@@ -31,6 +31,7 @@ def counter() -> TokenCounter:
         ("longbiobench", "standard"),
         ("wikiqa", "intact"),
         ("longins", "gist"),
+        ("longgenbench", "gen_choice"),
     ],
 )
 def test_tasks_stand_where_their_rows_expect_them(family: str, task: str, counter: TokenCounter) -> None:

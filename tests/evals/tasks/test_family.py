@@ -13,28 +13,53 @@ import pytest
 
 from farspan.errors import FarspanError
 from farspan.evals.generate import LengthTarget, LengthTargetError, TokenCounter, UnknownKnobError, UnknownTaskError
+from farspan.evals.schema import LongSample
 from farspan.evals.tasks import TASKS
 from farspan.evals.tasks.family import Family, KnobError, Knobs, family_class, joined, score_sample
 from farspan.evals.tasks.holo_queries import QUERIES
+from farspan.evals.tasks.longgenbench_banks import READ_BANKS
 from farspan.evals.tasks.ruler_tasks import PUBLISHED_TEXT_TASKS
 
 CASES = [
     (family, task, knobs)
     for family in TASKS
     for task in family_class(family).tasks
-    if task not in PUBLISHED_TEXT_TASKS
+    if task not in (*PUBLISHED_TEXT_TASKS, *READ_BANKS)
     for knobs in ([{"style": "json"}, {"style": "prose"}] if family == "needle_threading" else [{}])
 ]
 NAMES = [f"{family}-{task}-{knobs.get('style', '')}" for family, task, knobs in CASES]
 LENGTH = 4500
-FREE_FORM = ("graph_tracing", "longins")
+FREE_FORM = ("graph_tracing", "longins", "longgenbench")
 """Families whose question is no labelled line behind the text."""
 
-LENGTHS = {"longbiobench": 24_000, "holobench": 12_000}
+LENGTHS = {"longbiobench": 24_000, "holobench": 12_000, "longgenbench": 6_000}
 """Families whose units are long, or many of which a question needs."""
-DERIVED = ("cwe", "fwe", "calculation", "twodiff", "citation_1", "citation_2", "idk", "rnidk", "icl", *QUERIES)
+DERIVED = (
+    *(
+        "cwe",
+        "fwe",
+        "calculation",
+        "twodiff",
+        "citation_1",
+        "citation_2",
+        "idk",
+        "rnidk",
+        "icl",
+        "gen_math",
+        "gen_choice",
+    ),
+    *QUERIES,
+)
 """Tasks whose answers stand in no piece of evidence as they are."""
 every_task = pytest.mark.parametrize(("family", "task", "knobs"), CASES, ids=NAMES)
+
+
+def said(sample: LongSample) -> str:
+    """The right answers as a reply gives them."""
+    if sample.benchmark != "longgenbench":
+        return ", ".join(sample.answers)
+    first = int(str(sample.metadata["first"]))
+    return "\n".join(f"Answer_{number}: The answer is {gold}." for number, gold in enumerate(sample.answers, first))
 
 
 @every_task
@@ -46,7 +71,7 @@ def test_text_alone_gives_the_answers_within_the_length(
         sample = generator.sample(task, LENGTHS.get(family, LENGTH), index, 1, **knobs)
         text = sample.text
         assert generator.solve(sample) == sample.answers
-        assert generator.score(sample, ", ".join(sample.answers)) == 1.0
+        assert generator.score(sample, said(sample)) == 1.0
         assert score_sample(sample, "")["score"] == 0.0
         total = counter.count(text + sample.question + sample.answer_prefix) + (sample.max_new_tokens or 0)
         assert total == sample.metadata["n_total_tokens"] - counter.template_tokens()
@@ -218,7 +243,7 @@ counter, digest, lengths = TokenCounter(sys.argv[1], cache=False), hashlib.sha25
 for family in TASKS:
     generator = family_class(family)(counter)
     for task in generator.tasks:
-        if task not in ("qa_1", "qa_2"):
+        if task not in ("qa_1", "qa_2", "gsm8k", "mmlu", "csqa"):
             digest.update(generator.sample(task, lengths.get(family, 4500), 1, 0).model_dump_json().encode())
 print(digest.hexdigest())
 """

@@ -14,6 +14,7 @@ TASKS: dict[str, str] = {
     "holobench": "farspan.evals.tasks.holobench:HoloBench",
     "graph_tracing": "farspan.evals.tasks.graph_tracing:GraphTracing",
     "longins": "farspan.evals.tasks.longins:LongIns",
+    "longgenbench": "farspan.evals.tasks.longgenbench:LongGenBench",
 }
 
 DOCUMENTS: dict[str, str] = {
