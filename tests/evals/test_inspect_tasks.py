@@ -26,6 +26,7 @@ from farspan.evals.prompt import render_prompt
 from farspan.evals.schema import LongSample
 from farspan.evals.tasks import TASKS
 from farspan.evals.tasks.family import family_class
+from tests.evals.replies import said
 
 CASES: dict[str, dict[str, Any]] = {
     "needle_threading": {"task": "single,thread", "lengths": "2k,4k", "samples": 3},
@@ -63,7 +64,7 @@ def knowing(task: Task, family: str, tokenizer: str = "") -> tuple[Outputs, list
     for row in task.dataset:
         assert row.metadata is not None
         sample = source.sample(row.metadata["spec"])
-        known[sample.text + sample.question] = (sample, ", ".join(source.family.solve(sample)))
+        known[sample.text + sample.question] = (sample, said(sample, source.family.solve(sample)))
     sent: list[tuple[Any, GenerateConfig]] = []
 
     def answer(messages: Any, tools: Any, choice: Any, config: GenerateConfig) -> ModelOutput:

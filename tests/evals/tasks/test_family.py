@@ -13,12 +13,12 @@ import pytest
 
 from farspan.errors import FarspanError
 from farspan.evals.generate import LengthTarget, LengthTargetError, TokenCounter, UnknownKnobError, UnknownTaskError
-from farspan.evals.schema import LongSample
 from farspan.evals.tasks import TASKS
 from farspan.evals.tasks.family import Family, KnobError, Knobs, family_class, joined, score_sample
 from farspan.evals.tasks.holo_queries import QUERIES
 from farspan.evals.tasks.longgenbench_banks import READ_BANKS
 from farspan.evals.tasks.ruler_tasks import PUBLISHED_TEXT_TASKS
+from tests.evals.replies import said
 
 CASES = [
     (family, task, knobs)
@@ -52,14 +52,6 @@ DERIVED = (
 )
 """Tasks whose answers stand in no piece of evidence as they are."""
 every_task = pytest.mark.parametrize(("family", "task", "knobs"), CASES, ids=NAMES)
-
-
-def said(sample: LongSample) -> str:
-    """The right answers as a reply gives them."""
-    if sample.benchmark != "longgenbench":
-        return ", ".join(sample.answers)
-    first = int(str(sample.metadata["first"]))
-    return "\n".join(f"Answer_{number}: The answer is {gold}." for number, gold in enumerate(sample.answers, first))
 
 
 @every_task
