@@ -9,6 +9,7 @@ from farspan.memory.expected_attention import ExpectedAttention
 from farspan.memory.keydiff import KeyDiff
 from farspan.memory.knorm import KeyNorm
 from farspan.memory.lever import BudgetedEviction, EvictionLever
+from farspan.memory.press import KVPressAdapter, to_press
 from farspan.memory.pruned_layer import PrunedLayer
 from farspan.memory.random_eviction import RandomEviction
 from farspan.memory.snapkv import SnapKV
@@ -20,6 +21,7 @@ __all__ = [
     "EvictionLever",
     "EvictionStats",
     "ExpectedAttention",
+    "KVPressAdapter",
     "KeyDiff",
     "KeyNorm",
     "PrunedLayer",
@@ -31,4 +33,5 @@ __all__ = [
     "eviction_report",
     "kept_slots",
     "prune",
+    "to_press",
 ]
