@@ -27,7 +27,7 @@ def show(found: DocumentRun, *, title: str = "") -> None:
             table.add_row(row.name, value, error, f"{row.n:,}" if row.n else "")
         console.print(table)
     _show_published(console, found)
-    for note in found.table.notes:
+    for note in (*found.data_notes, *found.table.notes):
         console.print(f"note: {note}", style="yellow", highlight=False)
 
 

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from farspan.errors import FarspanError
@@ -37,9 +38,10 @@ class DataFile:
     repo : data set on the hub, `org/name`
     name : path inside it
     revision : commit that published scores belong to, or a branch
-    sha256 : of its bytes, where known; checked
+    sha256 : of its bytes, where known
     size : bytes, where known, for people
     other_names : further names under which it is accepted
+    strict : another hash than the known one is refused; else it is told beside the scores
     """
 
     repo: str
@@ -48,18 +50,20 @@ class DataFile:
     sha256: str | None = None
     size: int | None = None
     other_names: tuple[str, ...] = ()
+    strict: bool = True
 
 
 def resolve_file(file: DataFile, data_dir: str | Path | None = None) -> Path:
     """Where a file is on this machine, downloaded if it must be.
 
     Looked for in `data_dir`, in the folder that the variable FARSPAN_DATA names, each as `org__name/file` and as
-    `file`, in the hub's cache, and on the hub unless HF_HUB_OFFLINE is set.
+    `file`, in the hub's cache, and on the hub unless HF_HUB_OFFLINE is set. What was found is compared with the
+    published hash where there is one.
 
     Raises
     ------
     MissingDataError : it is in none of these.
-    DataFileError : its hash is another than the known one.
+    DataFileError : its hash is another than the known one, and the file is `strict`.
     """
     tried: list[Path] = []
     for folder in (data_dir, os.environ.get(DATA_VARIABLE)):
@@ -77,35 +81,65 @@ def resolve_file(file: DataFile, data_dir: str | Path | None = None) -> Path:
 
 
 def _from_hub(file: DataFile, tried: list[Path]) -> Path:
+    """The file from the hub's cache, or from the hub, under the first of its names that is there."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    def got(name: str, *, local: bool) -> Path:
         return Path(
-            hf_hub_download(file.repo, file.name, repo_type="dataset", revision=file.revision, local_files_only=True)
+            hf_hub_download(file.repo, name, repo_type="dataset", revision=file.revision, local_files_only=local)
         )
-    except (LocalEntryNotFoundError, EntryNotFoundError):
-        pass
+
+    names = (file.name, *file.other_names)
+    for name in names:
+        try:
+            return got(name, local=True)
+        except (LocalEntryNotFoundError, EntryNotFoundError):
+            continue
     if constants.HF_HUB_OFFLINE:
         raise _missing(file, tried, "the hub was not asked, since HF_HUB_OFFLINE is set")
-    try:
-        return Path(hf_hub_download(file.repo, file.name, repo_type="dataset", revision=file.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, EntryNotFoundError, OSError) as error:
-        raise _missing(file, tried, f"the hub says: {str(error).splitlines()[0]}") from error
+    said: Exception | None = None
+    for name in names:
+        try:
+            return got(name, local=False)
+        except LocalEntryNotFoundError as error:
+            # the hub cannot be reached, under no name
+            raise _missing(file, tried, f"the hub says: {_first_line(error)}") from error
+        except EntryNotFoundError as error:
+            said = said or error
+        except (HfHubHTTPError, OSError) as error:
+            raise _missing(file, tried, f"the hub says: {_first_line(error)}") from error
+    raise _missing(file, tried, f"the hub says: {_first_line(said)}") from said
+
+
+def _first_line(error: Exception | None) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def hub_commit(path: Path) -> str:
+    """The commit of a file in the hub's cache, empty for one that is elsewhere.
+
+    A branch moves; what was read is told by its commit.
+    """
+    parts = path.parts
+    place = len(parts) - 1 - parts[::-1].index("snapshots") if "snapshots" in parts else -1
+    return parts[place + 1] if 0 <= place < len(parts) - 2 else ""
 
 
 def _missing(file: DataFile, tried: list[Path], hub: str) -> MissingDataError:
+    """What to download and where to put it, on one line."""
     size = "" if file.size is None else f" ({file.size / 1e6:,.1f} MB)"
     places = f"; looked at {', '.join(map(str, tried))}" if tried else ""
     return MissingDataError(
         f"no {file.name}{size} of {file.repo}{places}{'; ' + hub if hub else ''}. Download it, for instance with "
         f"`hf download --repo-type dataset {file.repo} {file.name} --revision {file.revision} --local-dir DIR`, and "
-        f"pass --data-dir DIR or set {DATA_VARIABLE}"
+        f"pass --data-dir DIR or set {DATA_VARIABLE}; it may stand there as {file.name} or "
+        f"{file.repo.replace('/', '__')}/{file.name}"
     )
 
 
 def _checked(path: Path, file: DataFile) -> Path:
-    if file.sha256 is not None and (found := file_sha256(path)) != file.sha256:
+    if file.strict and file.sha256 is not None and (found := known_sha256(path)) != file.sha256:
         raise DataFileError(
             f"{path} is not the published {file.name}: its sha256 begins {found[:12]}, that one's {file.sha256[:12]}"
         )
@@ -119,6 +153,18 @@ def file_sha256(path: str | Path) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def known_sha256(path: str | Path) -> str:
+    """`file_sha256`, read once for each state of a file that its size and time tell apart."""
+    state = Path(path).resolve()
+    facts = state.stat()
+    return _hash_of(str(state), facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash_of(path: str, size: int, changed: int) -> str:
+    return file_sha256(path)
 
 
 @contextmanager

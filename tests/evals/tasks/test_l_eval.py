@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from farspan.evals.documents import BenchmarkError, Scored, benchmark
-from farspan.evals.documents.base import CONTEXT
+from farspan.evals.documents.base import CONTEXT, Ask, JudgeSilent
 from farspan.evals.schema import LongSample
 from farspan.evals.tasks.l_eval import CLOSED, QUESTIONS, SUMMARIES, LEval, truncate_words
+from farspan.evals.tasks.l_eval_baseline import Baseline
 from farspan.evals.tasks.l_eval_words import judge_prompt, verdict_of
 from farspan.evals.truncate import TruncationError
 from tests.evals.tasks.document_rows import TEXT, write_jsonl
@@ -152,10 +153,59 @@ def test_a_judge_that_likes_the_first_place_gives_half(tmp_path: Path) -> None:
     async def silent(prompt: str) -> str:
         return "I would rather not say."
 
-    assert asyncio.run(bench.judged(sample, "mine", first)) == {"win_rate": 0.5, "judge_errors": 0.0}
-    assert asyncio.run(bench.judged(sample, "mine", ours)) == {"win_rate": 1.0, "judge_errors": 0.0}
-    assert asyncio.run(bench.judged(sample, "mine", silent)) == {"win_rate": 0.0, "judge_errors": 1.0}
+    async def gone(prompt: str) -> str:
+        raise JudgeSilent("no reply")
+
+    async def half_gone(prompt: str) -> str:
+        if "Answer A: mine" in prompt:
+            raise JudgeSilent("no reply")
+        return "[[B]]"
+
+    def asked(ask: Ask) -> dict[str, float]:
+        return asyncio.run(bench.judged(sample, "mine", ask))
+
+    both = {"verdicts": 2.0, "judge_unreadable": 0.0, "judge_silent": 0.0}
+    assert asked(first) == {"score": 0.5, **both}
+    assert asked(ours) == {"score": 1.0, **both}
+    assert asked(silent) == {"verdicts": 0.0, "judge_unreadable": 2.0, "judge_silent": 0.0}
+    assert asked(gone) == {"verdicts": 0.0, "judge_unreadable": 0.0, "judge_silent": 2.0}
+    assert asked(half_gone) == {"score": 1.0, "verdicts": 1.0, "judge_unreadable": 0.0, "judge_silent": 1.0}
     with pytest.raises(BenchmarkError, match="baseline"):
         asyncio.run(benchmark("l_eval").judged(sample, "mine", first))
     assert verdict_of("first [[B]], no: [[A]]", swapped=True) == "m2"
     assert judge_prompt("q", "r", "one", "two").index("one") < judge_prompt("q", "r", "one", "two").index("two")
+
+
+def test_baselines_are_found_by_question_and_reference_or_by_the_id_of_a_run(tmp_path: Path) -> None:
+    one, two = samples(tmp_path, "meeting_summ", subset="llm")[:2]
+    same = two.model_copy(update={"question": one.question, "answers": ["another reference"]})
+    path = write_jsonl(
+        tmp_path / "published.jsonl",
+        [
+            {"query": one.question, "gt": one.answers[0], "base_pred": "first"},
+            {"query": one.question, "gt": "another reference", "base_pred": "second"},
+        ],
+    )
+    published = Baseline(str(path))
+    assert [published.of(sample) for sample in (one, same)] == ["first", "second"]
+    assert published.of(one.model_copy(update={"answers": ["a third"]})) is None
+    head = {"benchmark": "l_eval"}
+    row = {"dataset": one.task, "id": one.id, "run": 1, "prediction": "by id", "cut": {}}
+    write_jsonl(tmp_path / "predictions.jsonl", [head, row])
+    run = Baseline(str(tmp_path))
+    assert (run.of(one), run.of(two)) == ("by id", None)
+    with pytest.raises(BenchmarkError, match="no baseline at"):
+        Baseline(str(tmp_path / "nowhere"))
+    write_jsonl(tmp_path / "odd.jsonl", [{"query": "x", "base_pred": "y"}, {"query": "x"}])
+    with pytest.raises(BenchmarkError, match="row 1"):
+        Baseline(str(tmp_path / "odd.jsonl"))
+
+
+def test_only_open_sets_are_for_a_judge_and_it_needs_a_baseline() -> None:
+    bench = benchmark("l_eval")
+    with pytest.raises(BenchmarkError, match="none of these sets is for a judge; sets for a judge: financial_qa"):
+        bench.check_judge(bench.chosen(["closed"]))
+    with pytest.raises(BenchmarkError, match="baseline=FILE"):
+        bench.check_judge(bench.chosen(["open"]))
+    with pytest.raises(BenchmarkError, match="all of it is scored by rules"):
+        benchmark("longbench").check_judge(list(benchmark("longbench").datasets.values()))

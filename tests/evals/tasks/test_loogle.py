@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from farspan.evals.documents import BenchmarkError, benchmark
-from farspan.evals.documents.base import CONTEXT
+from farspan.evals.documents.base import CONTEXT, JudgeSilent
 from farspan.evals.schema import LongSample
 from farspan.evals.tasks.loogle import LooGLE, evidence_scope, judge_prompt, judged, number_match
 from tests.evals.tasks.document_rows import TEXT, write_jsonl, write_zip
@@ -123,18 +123,34 @@ def test_a_judge_is_read_by_its_first_word(tmp_path: Path) -> None:
     assert [judged(reply) for reply in ("True.", " False", "maybe", "")] == [True, False, None, None]
     write_jsonl(tmp_path / "shortdep_qa.jsonl", [old([{"Q": "Who?", "A": "Ada", "S": "x"}])])
     (sample,) = loaded(tmp_path, "shortdep_qa")
-    replies = iter(["True.", "maybe"])
+    replies = iter(["True.", "maybe", "maybe"])
 
     async def ask(prompt: str) -> str:
         assert prompt == judge_prompt("shortdep_qa", "Who?", "Ada", "It was Ada.")
         return next(replies)
 
     bench = benchmark("loogle")
-    assert asyncio.run(bench.judged(sample, "It was Ada.", ask)) == {"judged": 1.0, "judge_unreadable": 0.0}
-    assert asyncio.run(bench.judged(sample, "It was Ada.", ask)) == {"judged": 0.0, "judge_unreadable": 1.0}
+    asked = [asyncio.run(bench.judged(sample, "It was Ada.", ask)) for _ in range(2)]
+    asked.append(asyncio.run(bench.judged(sample, "It was Ada.", ask, "official")))
+    heard = {"verdicts": 1.0, "judge_silent": 0.0}
+    assert asked == [
+        {"score": 1.0, "judge_unreadable": 0.0, **heard},
+        {"score": 0.0, "judge_unreadable": 1.0, **heard},
+        {"verdicts": 0.0, "judge_unreadable": 1.0, "judge_silent": 0.0},
+    ]
 
     async def marks(prompt: str) -> str:
         return "83 of 100"
 
     summary = sample.model_copy(update={"task": "longdep_summarization"})
-    assert asyncio.run(bench.judged(summary, "x", marks)) == {"judged": 0.83}
+    assert asyncio.run(bench.judged(summary, "x", marks))["score"] == 0.83
+
+    async def gone(prompt: str) -> str:
+        raise JudgeSilent("no reply")
+
+    assert asyncio.run(bench.judged(summary, "x", gone)) == {
+        "verdicts": 0.0,
+        "judge_unreadable": 0.0,
+        "judge_silent": 1.0,
+    }
+    assert [bench.judges(dataset) for dataset in bench.datasets.values()] == [True, False, True, True]

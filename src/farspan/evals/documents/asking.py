@@ -16,7 +16,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from farspan.evals.asking import Heard, without_reasoning
-from farspan.evals.documents.base import CONTEXT, BenchmarkError, DocumentBenchmark, Prompt, Reading
+from farspan.evals.documents.base import CONTEXT, BenchmarkError, Dataset, DocumentBenchmark, Prompt, Reading
 from farspan.evals.schema import LongSample
 from farspan.evals.truncate import FittedPrompt, TruncationError, fit_prompt
 
@@ -135,6 +135,24 @@ class Fitter:
     def _has_template(self) -> bool:
         return bool(getattr(self.tokenizer, "chat_template", None))
 
+    def check(self, datasets: Sequence[Dataset]) -> None:
+        """Refuse sets whose answers alone fill the window, before anything is asked.
+
+        Raises
+        ------
+        TruncationError : names them, and what to do.
+        """
+        if self.window is None or not self.truncate:
+            return
+        most = max((dataset.max_new_tokens for dataset in datasets), default=0)
+        if most >= self.window:
+            names = [dataset.name for dataset in datasets if dataset.max_new_tokens >= self.window]
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            raise TruncationError(
+                f"an answer takes up to {most} tokens in {shown}, and the window of {self.window} is to hold prompt "
+                f"and answer{wider(self.window, most)}, or leave these sets out"
+            )
+
     def block(self, samples: Sequence[LongSample]) -> list[Asked]:
         """The prompts of samples, in order.
 
@@ -165,7 +183,12 @@ class Fitter:
         if self.tokenizer is None or self.window is None:
             user = prompt.user.replace(CONTEXT, context)
             return Asked(sample, prompt.system, user, chat, limit, {})
-        fitted = self._fitted(prompt, context, limit, chat)
+        try:
+            fitted = self._fitted(prompt, context, limit, chat)
+        except TruncationError as error:
+            if not self.truncate:
+                return Asked(sample, prompt.system, "", chat, limit, {}, too_long=True)
+            raise TruncationError(f"{sample.task}: {error}{wider(self.window, limit)}") from error
         if fitted.text is not None:
             system, user = "", fitted.text
         else:
@@ -217,8 +240,7 @@ class Fitter:
         limit = self.window if self.reading == "fixed" else self.benchmark.official_limit(self.window)
         if limit < 2:
             raise TruncationError(
-                f"a window of {self.window} tokens leaves nothing of the published limit; give a larger one, or leave "
-                "out the published cutting"
+                f"a window of {self.window} tokens leaves nothing of the limit that published runs allow a prompt"
             )
         return fit_prompt(
             self.tokenizer,
@@ -229,6 +251,17 @@ class Fitter:
             self.reading,
             rule=self.benchmark.truncation,
         )
+
+
+def wider(window: int, new_tokens: int) -> str:
+    """What to do about a window that is too short for answers of a length."""
+    factor = 2
+    while factor * window < 4 * new_tokens:
+        factor *= 2
+    return (
+        f"; give a larger --window (window= under Inspect), stretch the model's own with a lever, such as --recipe "
+        f"yarn:factor={factor}"
+    )
 
 
 class Voice(Protocol):

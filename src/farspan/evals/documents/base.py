@@ -32,8 +32,13 @@ if TYPE_CHECKING:
     from farspan.evals.truncate import FittedPrompt
 
 Reading = Literal["official", "fixed"]
+Ask = Callable[[str], Awaitable[str]]
 
 CONTEXT = "{context}"
+
+
+class JudgeSilent(FarspanError):
+    """A judge that gave no reply to a prompt; says why. Counted, and never taken for a verdict."""
 
 
 class BenchmarkError(FarspanError):
@@ -95,6 +100,9 @@ class DocumentBenchmark(ABC):
     runs : answers asked for each question where nobody says
     temperature : of the published runs
     options_model : the frozen model of its switches, which are what it is made with
+    judge_options : switches that only a judge needs, so that answers do not depend on them
+    judge_says : what a judge's score means, for people
+    judge_pools : verdicts of all sets have one mean
 
     Raises
     ------
@@ -109,6 +117,9 @@ class DocumentBenchmark(ABC):
     runs: ClassVar[int] = 1
     temperature: ClassVar[float] = 0.0
     options_model: ClassVar[type[Options]] = Options
+    judge_options: ClassVar[tuple[str, ...]] = ()
+    judge_says: ClassVar[str] = ""
+    judge_pools: ClassVar[bool] = False
     options: Options = Options()
 
     def __init__(self, **options: object) -> None:
@@ -199,10 +210,39 @@ class DocumentBenchmark(ABC):
         """Tokens of the raw prompt that the published code allows a model with this window."""
         return window - 500
 
+    def files(self, dataset: Dataset) -> tuple[DataFile, ...]:
+        """Where the rows of a set may be; the first of these that is there is read."""
+        return (dataset.file,)
+
+    def judges(self, dataset: Dataset) -> bool:
+        """Whether answers of a set are for a judge to read."""
+        return False
+
+    def check_judge(self, datasets: Sequence[Dataset]) -> None:
+        """Make sure that a judge would have something to read, before anything is asked.
+
+        Raises
+        ------
+        BenchmarkError : no set is for a judge, or what a judge compares with is missing.
+        """
+        if not any(map(self.judges, datasets)):
+            open_sets = [name for name, dataset in self.datasets.items() if self.judges(dataset)]
+            known = f"sets for a judge: {', '.join(open_sets)}" if open_sets else "all of it is scored by rules"
+            raise BenchmarkError(f"{self.name}: none of these sets is for a judge; {known}")
+
+    def judge_identity(self) -> Mapping[str, str]:
+        """What decides a judge's verdicts beside judge, question and answer, for records."""
+        return {}
+
     async def judged(
-        self, sample: LongSample, prediction: str, ask: Callable[[str], Awaitable[str]]
+        self, sample: LongSample, prediction: str, ask: Ask, reading: Reading = "fixed"
     ) -> dict[str, float]:
         """Figures by a judge, a model that `ask` sends a prompt.
+
+        Returns
+        -------
+        `score` in [0, 1], left out where there is no verdict; `verdicts`, what `score` is a mean of; `judge_unreadable`
+        and `judge_silent`, replies that say nothing readable and prompts without a reply.
 
         Raises
         ------
@@ -270,6 +310,14 @@ def sample_of(
     )
 
 
+async def heard_verdict(ask: Ask, prompt: str) -> str | None:
+    """A judge's reply, None where there is none."""
+    try:
+        return await ask(prompt)
+    except JudgeSilent:
+        return None
+
+
 def text_field(row: Mapping[str, object], name: str, default: str | None = None) -> str:
     """A field of a row that holds text; a list of texts is joined by line breaks.
 
@@ -324,9 +372,11 @@ def benchmark(name: str, **options: object) -> DocumentBenchmark:
 
 __all__ = [
     "CONTEXT",
+    "Ask",
     "BenchmarkError",
     "Dataset",
     "DocumentBenchmark",
+    "JudgeSilent",
     "Options",
     "Prompt",
     "Reading",
@@ -335,6 +385,7 @@ __all__ = [
     "Table",
     "benchmark",
     "grouped",
+    "heard_verdict",
     "list_field",
     "mean_percent",
     "mean_row",

@@ -27,9 +27,10 @@ from inspect_ai.scorer import (
     stderr,
 )
 from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.util import LimitExceededError
 
 from farspan.evals.documents.asking import Asked, Fitter, PromptFile, Template, load_tokenizer
-from farspan.evals.documents.base import BenchmarkError, DocumentBenchmark, Reading, Scored, benchmark
+from farspan.evals.documents.base import BenchmarkError, DocumentBenchmark, JudgeSilent, Reading, Scored, benchmark
 from farspan.evals.documents.store import DocumentSource
 from farspan.evals.inspect_tasks import _forget, _shortened, digest, listed, local_tokenizer
 from farspan.evals.judge import ROLE
@@ -82,6 +83,9 @@ def document_inspect_task(
     made = benchmark(name, **options)
     source = DocumentSource(made, data_dir, limit_per_set)
     chosen = made.chosen([str(one) for one in listed(datasets)])
+    Fitter(made, "official" if official else "fixed", None, window, truncate).check(chosen)
+    if judge:
+        made.check_judge(chosen)
     rows = [_row(sample) for dataset in chosen for sample in source.samples(dataset.name)]
     settings: dict[str, object] = {
         "name": made.name,
@@ -99,7 +103,7 @@ def document_inspect_task(
     return Task(
         dataset=MemoryDataset(rows, name=f"farspan/{made.name}"),
         solver=read_document(**settings),  # type: ignore[arg-type]
-        scorer=[found, document_judge(made.name, options)] if judge else found,
+        scorer=[found, document_judge(made.name, options, official)] if judge else found,
         epochs=Epochs(runs or made.runs, ["mean", "max"]) if (runs or made.runs) > 1 else None,
         config=GenerateConfig(temperature=made.temperature),
         name=made.name,
@@ -266,21 +270,50 @@ def document_score(name: str, official: bool = False, options: dict[str, object]
     return build()
 
 
-def document_judge(name: str, options: dict[str, object] | None = None) -> Scorer:
-    """The score a judge gives; give one with `--model-role judge=MODEL`, else the evaluated model judges itself."""
+@metric
+def judge_failures() -> Metric:
+    """Verdicts, and replies of the judge that did not come or could not be read, over the answers with a score.
 
-    @scorer(name="document_judge", metrics=[mean(), stderr(cluster="shared_context_key")])
+    Answers without any verdict are the score's unscored samples.
+    """
+
+    def counts(scores: list[SampleScore]) -> Value:
+        kept = [one.score.metadata or {} for one in scores]
+        return {
+            "verdicts": sum(float(one.get("verdicts", 0.0)) for one in kept),
+            "judge_unreadable": sum(float(one.get("judge_unreadable", 0.0)) for one in kept),
+            "judge_silent": sum(float(one.get("judge_silent", 0.0)) for one in kept),
+        }
+
+    return counts
+
+
+def document_judge(name: str, options: dict[str, object] | None = None, official: bool = False) -> Scorer:
+    """The score a judge gives; give one with `--model-role judge=MODEL`, else the evaluated model judges itself.
+
+    An answer without a verdict is unscored, with the counts of what went wrong in its metadata.
+    """
+
+    @scorer(name="document_judge", metrics=[mean(), stderr(cluster="shared_context_key"), judge_failures()])
     def build() -> Scorer:
         made = benchmark(name, **(options or {}))
 
         async def ask(prompt: str) -> str:
-            return (await get_model(role=ROLE).generate(prompt, config=GenerateConfig(temperature=0.0))).completion
+            try:
+                return (await get_model(role=ROLE).generate(prompt, config=GenerateConfig(temperature=0.0))).completion
+            except LimitExceededError:
+                raise
+            except Exception as error:  # every provider has errors of its own
+                raise JudgeSilent(f"the judge gave no reply: {error}") from error
 
         async def score(state: TaskState, target: Target) -> Score | None:
-            if state.metadata.get("skipped"):
+            sample = _bare(state)
+            if state.metadata.get("skipped") or not made.judges(made.datasets[sample.task]):
                 return None
             prediction = str(state.metadata["prediction"])
-            figures = await made.judged(_bare(state), prediction, ask)
+            figures = await made.judged(sample, prediction, ask, "official" if official else "fixed")
+            if "score" not in figures:
+                return Score.unscored(reason="the judge gave no verdict", answer=prediction, metadata={**figures})
             return Score(value=figures["score"], answer=prediction, metadata={**figures})
 
         return score
@@ -328,6 +361,7 @@ __all__ = [
     "document_judge",
     "document_score",
     "document_task",
+    "judge_failures",
     "published_averages",
     "read_document",
 ]

@@ -18,8 +18,9 @@ from farspan.errors import FarspanError
 from farspan.evals.asking import Heard
 from farspan.evals.documents.asking import Asked, Fitter, Voice
 from farspan.evals.documents.base import Dataset, DocumentBenchmark, Reading, Row, Scored, Table, grouped, mean_row
+from farspan.evals.documents.scored import Judgement, judge_row
 from farspan.evals.schema import LongSample
-from farspan.evals.sources import MissingDataError, file_sha256, resolve_file
+from farspan.evals.sources import MissingDataError, file_sha256, hub_commit, known_sha256, resolve_file
 
 BLOCK = 16
 LARGEST_BLOCK = 64
@@ -34,6 +35,7 @@ class DocumentRun:
     skipped : questions that were not asked, since their prompts did not fit
     unanswered : questions that got no answer
     files : the data read, with revision and hash
+    judge, judgements : who read the open answers, and what it said
     """
 
     benchmark: DocumentBenchmark
@@ -43,12 +45,37 @@ class DocumentRun:
     unanswered: int = 0
     settings: Mapping[str, object] = field(default_factory=dict)
     files: tuple[Mapping[str, object], ...] = ()
+    judge: str = ""
+    judgements: tuple[Judgement, ...] = ()
 
     @cached_property
     def table(self) -> Table:
         """The published averages, then what must be read beside them: cut documents, languages, lengths, trouble."""
         table = self.benchmark.table(self.scored, self.reading)
-        return Table([*table.rows, *self._beside()], [*table.notes, *self._trouble()])
+        judged, said = self._judged()
+        return Table([*table.rows, *judged, *self._beside()], [*table.notes, *said, *self._trouble()])
+
+    def _judged(self) -> tuple[list[Row], list[str]]:
+        """A judge's means by set, and how many of its replies are in none of them."""
+        if not self.judge:
+            return [], []
+        by_set: dict[str, list[Judgement]] = {}
+        for one in self.judgements:
+            by_set.setdefault(one.sample.task, []).append(one)
+        rows = [judge_row(name, part) for name, part in by_set.items()]
+        if self.benchmark.judge_pools and len(by_set) > 1:
+            rows.append(judge_row("all sets", self.judgements))
+        n = len(self.judgements)
+        notes = [f"judge {self.judge}: {self.benchmark.judge_says}"]
+        for figure, label in (
+            ("judge_silent", "got no reply"),
+            ("judge_unreadable", "got a reply without a readable verdict"),
+        ):
+            if count := sum(bool(one.figures.get(figure)) for one in self.judgements):
+                notes.append(f"judge: {count} of {n} answers {label}")
+        if without := sum(not one.verdicts for one in self.judgements):
+            notes.append(f"judge: {without} of {n} answers have no verdict and are in no average of the judge")
+        return rows, notes
 
     def _beside(self) -> list[Row]:
         whole = [one for one in self.scored if not one.truncated]
@@ -78,6 +105,15 @@ class DocumentRun:
             notes.append(f"{self.unanswered} questions got no answer and are in no average")
         return notes
 
+    @property
+    def data_notes(self) -> list[str]:
+        """Files read that are not the published ones."""
+        return [
+            f"{file['name']} is not the published file: its sha256 begins {str(file['sha256'])[:12]}"
+            for file in self.files
+            if file.get("published") is False
+        ]
+
     def record(self) -> dict[str, object]:
         """Tables, notes, counts and settings, as JSON takes them."""
         table = self.table
@@ -89,12 +125,22 @@ class DocumentRun:
             "skipped": self.skipped,
             "unanswered": self.unanswered,
             "problems": dict(Counter(problem for one in self.scored for problem in one.problems)),
+            **self._judge_record(),
             "rows": [asdict(row) for row in table.rows],
             "notes": table.notes,
             "settings": dict(self.settings),
             "files": [dict(file) for file in self.files],
             "versions": {package: version(package) for package in ("farspan", "jieba", "rouge-score")},
         }
+
+    def _judge_record(self) -> dict[str, object]:
+        if not self.judge:
+            return {}
+        counts = {
+            name: int(sum(one.figures.get(name, 0.0) for one in self.judgements))
+            for name in ("verdicts", "judge_unreadable", "judge_silent")
+        }
+        return {"judge": {"name": self.judge, "n": len(self.judgements), **counts, **self.benchmark.judge_identity()}}
 
     def save(self, path: Path) -> None:
         """Write the record."""
@@ -127,11 +173,14 @@ def run_documents(
     Raises
     ------
     MissingDataError, DataFileError : of the data.
+    TruncationError : the window is too short for a set's answers alone.
     FarspanError : the folder holds another run.
     """
+    made = fitter.benchmark
+    fitter.check(datasets)
     settings: dict[str, object] = {
-        "benchmark": fitter.benchmark.name,
-        "options": fitter.benchmark.switches,
+        "benchmark": made.name,
+        "options": {k: v for k, v in made.switches.items() if k not in made.judge_options},
         "model": label,
         "reading": fitter.reading,
         "window": fitter.window,
@@ -142,45 +191,47 @@ def run_documents(
     kept = Predictions(None if out is None else Path(out) / "predictions.jsonl", settings)
     scored: list[Scored] = []
     skipped = unanswered = 0
-    for run in range(1, (runs or fitter.benchmark.runs) + 1):
+    for run in range(1, (runs or made.runs) + 1):
         for dataset in datasets:
             done = 0
-            for block in blocks(islice(fitter.benchmark.load(dataset, data_dir), limit)):
+            for block in blocks(islice(made.load(dataset, data_dir), limit)):
                 open_ones = [sample for sample in block if (dataset.name, sample.id, run) not in kept]
                 too_long = set()
-                for asked, prediction in _answers(fitter, voice, open_ones):
+                for asked, reply in _answers(fitter, voice, open_ones):
                     if asked.too_long:
                         too_long.add(asked.sample.id)
-                    elif prediction is not None:
-                        kept.add((dataset.name, asked.sample.id, run), prediction, asked.cut)
+                    elif reply is not None:
+                        cut = {**asked.cut, "hit_length_limit": True} if reply.truncated else asked.cut
+                        kept.add((dataset.name, asked.sample.id, run), reply.text, cut)
                 for sample in block:
                     found = kept.get((dataset.name, sample.id, run))
                     skipped += sample.id in too_long
                     unanswered += found is None and sample.id not in too_long
                     if found is not None:
+                        one = with_cut(made.scored(sample, found[0], fitter.reading, run=run), found[1])
                         # the document is not needed any more, and there may be very many
-                        bare = sample.model_copy(update={"context": ""})
-                        one = fitter.benchmark.scored(bare, found[0], fitter.reading, run=run)
-                        scored.append(with_cut(one, found[1]))
+                        scored.append(replace(one, sample=sample.model_copy(update={"context": ""})))
                 done += len(block)
                 if progress is not None:
                     progress(dataset.name, done)
     return DocumentRun(
-        fitter.benchmark,
+        made,
         fitter.reading,
         tuple(scored),
         skipped,
         unanswered,
         {**settings, "temperature": getattr(voice, "temperature", 0.0)},
-        files_of(datasets, data_dir),
+        files_of(made, datasets, data_dir),
     )
 
 
 def with_cut(one: Scored, cut: Mapping[str, object]) -> Scored:
-    """A scored answer with what was recorded when its prompt was cut."""
+    """A scored answer with what was recorded when its prompt was cut and its reply came."""
     span, full, kept = cut.get("cut_span"), cut.get("n_tokens_full"), cut.get("n_tokens_kept")
+    ended = bool(cut.get("hit_length_limit"))
     return replace(
         one,
+        problems=(*one.problems, "hit_length_limit") if ended else one.problems,
         truncated=bool(cut.get("truncated")),
         n_full=full if isinstance(full, int) else None,
         n_kept=kept if isinstance(kept, int) else None,
@@ -188,17 +239,33 @@ def with_cut(one: Scored, cut: Mapping[str, object]) -> Scored:
     )
 
 
-def files_of(datasets: Sequence[Dataset], data_dir: str | Path | None) -> tuple[Mapping[str, object], ...]:
-    """The files of sets that are on this machine, with the hash of what was really read."""
+def files_of(
+    made: DocumentBenchmark, datasets: Sequence[Dataset], data_dir: str | Path | None
+) -> tuple[Mapping[str, object], ...]:
+    """The files of sets that are on this machine, with the hash of what was really read.
+
+    `published` says whether that is the published hash, None where it is not known.
+    """
     found = []
-    for file in dict.fromkeys(dataset.file for dataset in datasets):
-        try:
-            path = resolve_file(file, data_dir)
-        except MissingDataError:
-            # a benchmark may have read the same rows from another layout
-            continue
-        found.append({"repo": file.repo, "name": file.name, "revision": file.revision, "sha256": file_sha256(path)})
-    return tuple(found)
+    for choice in dict.fromkeys(made.files(dataset) for dataset in datasets):
+        for file in choice:
+            try:
+                path = resolve_file(replace(file, strict=False), data_dir)
+            except MissingDataError:
+                # the rows were read from another layout
+                continue
+            digest = known_sha256(path)
+            found.append(
+                {
+                    "repo": file.repo,
+                    "name": file.name,
+                    "revision": hub_commit(path) or file.revision,
+                    "sha256": digest,
+                    "published": None if file.sha256 is None else digest == file.sha256,
+                }
+            )
+            break
+    return tuple({str(file["name"]): file for file in found}.values())
 
 
 def blocks(samples: Iterator[LongSample]) -> Iterator[list[LongSample]]:
@@ -214,8 +281,8 @@ def blocks(samples: Iterator[LongSample]) -> Iterator[list[LongSample]]:
         yield block
 
 
-def _answers(fitter: Fitter, voice: Voice, samples: Sequence[LongSample]) -> Iterator[tuple[Asked, str | None]]:
-    """What was asked for each sample, and its prediction, None where there is no reply."""
+def _answers(fitter: Fitter, voice: Voice, samples: Sequence[LongSample]) -> Iterator[tuple[Asked, Heard | None]]:
+    """What was asked for each sample, and the reply that is its prediction, None where there is none."""
     asked = fitter.block(samples)
     heard = voice.ask(asked) if asked else []
     second = [
@@ -231,10 +298,13 @@ def _answers(fitter: Fitter, voice: Voice, samples: Sequence[LongSample]) -> Ite
         yield one, _prediction(fitter, one, reply, later.get(one.sample.id))
 
 
-def _prediction(fitter: Fitter, asked: Asked, first: Heard, second: Heard | None) -> str | None:
+def _prediction(fitter: Fitter, asked: Asked, first: Heard, second: Heard | None) -> Heard | None:
     if first.error or (second is not None and second.error):
         return None
-    return first.text if second is None else fitter.benchmark.joined(asked.sample, first.text, second.text)
+    if second is None:
+        return first
+    text = fitter.benchmark.joined(asked.sample, first.text, second.text)
+    return second.model_copy(update={"text": text})
 
 
 class Predictions:

@@ -40,6 +40,20 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What a judge said of one answer: the figures of `DocumentBenchmark.judged`."""
+
+    sample: LongSample
+    figures: Mapping[str, float]
+    run: int = 1
+
+    @property
+    def verdicts(self) -> float:
+        """How many verdicts its score is a mean of, 0 where there is none."""
+        return self.figures.get("verdicts", 0.0) if "score" in self.figures else 0.0
+
+
+@dataclass(frozen=True)
 class Row:
     """A line of a table: a value in percent over `n` samples, None where there are none.
 
@@ -83,6 +97,16 @@ def mean_row(group: str, name: str, scored: Sequence[Scored], digits: int = 2) -
     if len(rests) > 1:
         error = (sum(rest * rest for rest in rests.values()) * len(rests) / (len(rests) - 1)) ** 0.5 / len(scored)
     return Row(group, name, round(mean, digits), len(scored), error)
+
+
+def judge_row(name: str, judgements: Sequence[Judgement]) -> Row:
+    """The mean of a judge's verdicts as a row over the answers that have any."""
+    read = [one for one in judgements if one.verdicts]
+    if not read:
+        return Row("judge", name, None, 0)
+    share = sum(one.figures["score"] * one.verdicts for one in read) / sum(one.verdicts for one in read)
+    spread = mean_row("judge", name, [Scored(one.sample, "", one.figures, run=one.run) for one in read])
+    return Row("judge", name, round(100.0 * share, 2), len(read), spread.stderr)
 
 
 def grouped(scored: Sequence[Scored], key: str) -> dict[str, list[Scored]]:

@@ -8,13 +8,14 @@ Source: arXiv 2307.11088.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from farspan.evals.documents.base import (
     CONTEXT,
+    Ask,
     BenchmarkError,
     Dataset,
     DocumentBenchmark,
@@ -24,16 +25,19 @@ from farspan.evals.documents.base import (
     Row,
     Scored,
     Table,
+    heard_verdict,
     list_field,
     sample_of,
     text_field,
 )
 from farspan.evals.metrics import exam_answers as exams
-from farspan.evals.metrics.normalize import normalize_squad_cased
+from farspan.evals.metrics.exam_answers import Verdict
 from farspan.evals.metrics.rouge import rouge_google
 from farspan.evals.metrics.token_f1 import qa_f1
 from farspan.evals.schema import LongSample
-from farspan.evals.sources import DataFile, iter_jsonl, resolve_file
+from farspan.evals.sources import DataFile, file_sha256, iter_jsonl, resolve_file
+from farspan.evals.tasks.l_eval_baseline import PREDICTION_MARK, Baseline, baseline_file
+from farspan.evals.tasks.l_eval_exams import compute_exact_match, exact_match_score, exam_figures, true_and_fact
 from farspan.evals.tasks.l_eval_words import SYSTEMS, judge_prompt, length_instruction, verdict_of
 from farspan.evals.truncate import FittedPrompt, TruncationError
 
@@ -43,9 +47,7 @@ if TYPE_CHECKING:
 REPO, REVISION = "L4NLP/LEval", "main"
 TOKENS = 512
 WORDS_A_PASS = 250
-PARTIAL_CREDIT = 0.25
 TOPIC_QUESTIONS = 3
-PREDICTION_MARK = "_pred"
 
 CLOSED = ("tpo", "gsm100", "quality", "coursera", "topic_retrieval_longchat", "sci_fi", "codeU")
 SUMMARIES = (
@@ -73,11 +75,16 @@ _WORLD = "based on the world described in the document."
 
 
 def _file(name: str, kind: str) -> DataFile:
+    """Where the hub has a set, and the names of the authors' repository."""
     return DataFile(
         REPO,
-        f"{name}.jsonl",
+        f"LEval/{'Exam' if kind == 'Closed' else 'Generation'}/{name}.jsonl",
         REVISION,
-        other_names=(f"{kind}-ended-tasks/{name}.jsonl", f"LEval-data/{kind}-ended-tasks/{name}.jsonl"),
+        other_names=(
+            f"{name}.jsonl",
+            f"{kind}-ended-tasks/{name}.jsonl",
+            f"LEval-data/{kind}-ended-tasks/{name}.jsonl",
+        ),
     )
 
 
@@ -90,7 +97,8 @@ class LEvalOptions(Options):
 
     subset : rows scored by words (`auto`), those a judge reads (`llm`), those people read (`human`)
     length_instruction : tell open questions how many words the reference has, as published runs do
-    baseline : file of answers to be judged against, rows of `query` and a key that holds `_pred`
+    baseline : answers to be judged against: a file with rows of `query`, `gt` and a key that holds `_pred`, or the
+        folder of an earlier run of this benchmark by the baseline
     """
 
     subset: Literal["auto", "llm", "human"] = "auto"
@@ -117,6 +125,9 @@ class LEval(DocumentBenchmark):
     }
 
     options_model: ClassVar[type[Options]] = LEvalOptions
+    judge_options: ClassVar[tuple[str, ...]] = ("baseline",)
+    judge_says: ClassVar[str] = "share of verdicts for the model against the baseline, ties half; 50 is a draw"
+    judge_pools: ClassVar[bool] = True
     options: LEvalOptions
 
     def chosen(self, names: Sequence[str]) -> list[Dataset]:
@@ -175,9 +186,9 @@ class LEval(DocumentBenchmark):
     def figures(self, sample: LongSample, prediction: str, reading: Reading) -> dict[str, float]:
         reference = sample.answers[0]
         if sample.task == "sci_fi":
-            return _true_and_fact(prediction, reference)
+            return true_and_fact(prediction, reference)
         if sample.task in CLOSED:
-            return _exam(sample.task, prediction, reference, reading)
+            return exam_figures(sample.task, prediction, reference, reading)
         words = {"words": float(len(prediction.split())), "reference_words": float(len(reference.split()))}
         if sample.task in SUMMARIES:
             found = rouge_google(prediction, reference)
@@ -230,30 +241,56 @@ class LEval(DocumentBenchmark):
             place += 1
             yield sample, text_field(row, key, "")
 
+    def judges(self, dataset: Dataset) -> bool:
+        return dataset.category == "open"
+
+    def check_judge(self, datasets: Sequence[Dataset]) -> None:
+        super().check_judge(datasets)
+        if not self.options.baseline:
+            raise BenchmarkError(
+                "l_eval: a judge compares with a baseline's answers; give baseline=FILE, rows of query, gt and a key "
+                "that holds _pred, or the folder of a run of the baseline with --out"
+            )
+        assert self._baseline is not None
+
+    def judge_identity(self) -> Mapping[str, str]:
+        return {"baseline": file_sha256(baseline_file(self.options.baseline))} if self.options.baseline else {}
+
     async def judged(
-        self, sample: LongSample, prediction: str, ask: Callable[[str], Awaitable[str]]
+        self, sample: LongSample, prediction: str, ask: Ask, reading: Reading = "fixed"
     ) -> dict[str, float]:
-        """Share of two judgements, in either order, that prefer the prediction to the baseline's answer."""
-        other = self._baseline.get(sample.question)
+        """Share of two judgements, in either order, that prefer the prediction to the baseline's answer.
+
+        A judgement that cannot be read or does not come is left out; the other one counts alone.
+        """
+        other = self._baseline.of(sample)
         if other is None:
             raise BenchmarkError(
                 "a judge compares with a baseline; give one that answers every question, such as baseline=FILE with a "
                 f"row whose query is {sample.question[:60]!r}"
             )
         reference = sample.answers[0]
-        straight = verdict_of(await ask(judge_prompt(sample.question, reference, prediction, other)))
-        swapped = verdict_of(await ask(judge_prompt(sample.question, reference, other, prediction)), swapped=True)
-        found = exams.pairwise_win_rate([[straight, swapped]])
-        return {"win_rate": found["m1"], "judge_errors": float("error" in (straight, swapped))}
+        replies = [
+            await heard_verdict(ask, judge_prompt(sample.question, reference, *pair))
+            for pair in ((prediction, other), (other, prediction))
+        ]
+        verdicts: list[Verdict] = [
+            "error" if reply is None else verdict_of(reply, swapped=swapped)
+            for reply, swapped in zip(replies, (False, True), strict=True)
+        ]
+        silent = replies.count(None)
+        found = {
+            "verdicts": float(2 - verdicts.count("error")),
+            "judge_unreadable": float(verdicts.count("error") - silent),
+            "judge_silent": float(silent),
+        }
+        if found["verdicts"]:
+            found["score"] = exams.pairwise_win_rate([verdicts])["m1"]
+        return found
 
     @cached_property
-    def _baseline(self) -> dict[str, str]:
-        if not self.options.baseline:
-            return {}
-        return {
-            text_field(row, "query"): text_field(row, next(key for key in row if PREDICTION_MARK in key))
-            for row in iter_jsonl(Path(self.options.baseline))
-        }
+    def _baseline(self) -> Baseline:
+        return Baseline(self.options.baseline)
 
     def official_fit(
         self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, context: str, window: int, new_tokens: int
@@ -294,60 +331,6 @@ def truncate_words(document: str, tokenizer: PreTrainedTokenizerBase, limit: int
     return document, full, kept
 
 
-def exact_match_score(prediction: str, reference: str) -> float:
-    """1 for the right letters, the right number, or an answer that holds the reference.
-
-    Letters get a quarter where they are a part of the right ones, as nothing at all is.
-    """
-    letters = normalize_squad_cased(reference)
-    if set(letters) <= set(exams.CHOICES):
-        if prediction == reference:
-            return 1.0
-        return PARTIAL_CREDIT if set(prediction) <= set(letters) else 0.0
-    try:
-        return float(float(prediction) == float(reference))
-    except ValueError:
-        return float(_dense(reference) in _dense(prediction))
-
-
-def compute_exact_match(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean of the best `exact_match_score` over each sample's references, in percent."""
-    best = [
-        max(exact_match_score(prediction, right) for right in rights)
-        for prediction, rights in zip(predictions, references, strict=True)
-    ]
-    return 100.0 * sum(best) / len(best) if best else 0.0
-
-
-def _dense(text: str) -> str:
-    return text.lower().replace(" ", "")
-
-
-def _exam(name: str, prediction: str, reference: str, reading: Reading) -> dict[str, float]:
-    if name in ("tpo", "quality", "coursera"):
-        right = exams.clean_choice_reference(reference)
-        several = name == "coursera"
-        strict = exams.parsed_choice(prediction, several=several)
-        if reading == "fixed":
-            partial = PARTIAL_CREDIT if several and strict and set(strict) < set(right) else 0.0
-            return {"score": 1.0 if strict == right else partial, "parsed": float(bool(strict))}
-        read = exams.extract_multi_choice(prediction) if several else exams.extract_single_choice(prediction)
-        return {"score": exact_match_score(read, right), "parsed": float(bool(strict))}
-    if name == "gsm100":
-        read, right = exams.extract_math_answer(prediction), exams.extract_math_answer(reference) or reference
-        return {"score": float(read == right) if reading == "fixed" else exact_match_score(read, right)}
-    if name == "codeU":
-        right = exams.clean_code_reference(reference)
-        return {"score": exact_match_score(exams.extract_code_output(prediction, reference), right)}
-    return {"score": exact_match_score(prediction, reference)}
-
-
-def _true_and_fact(prediction: str, reference: str) -> dict[str, float]:
-    answered, right = exams.extract_true_false_pair(prediction), exams.extract_true_false_pair(reference)
-    loyal, fact = (float(one == other) for one, other in zip(answered, right, strict=True))
-    return {"score": (loyal + fact) / 2, "loyalty": loyal, "fact": fact}
-
-
 def _set_rows(name: str, scored: Sequence[Scored]) -> list[Row]:
     """The main row of a set first, then its parts."""
 
@@ -379,3 +362,15 @@ def _set_rows(name: str, scored: Sequence[Scored]) -> list[Row]:
 
 def _four(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+__all__ = [
+    "CLOSED",
+    "QUESTIONS",
+    "SUMMARIES",
+    "LEval",
+    "LEvalOptions",
+    "compute_exact_match",
+    "exact_match_score",
+    "truncate_words",
+]

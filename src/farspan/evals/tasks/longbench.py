@@ -37,7 +37,14 @@ from farspan.evals.metrics.token_f1 import qa_f1, qa_f1_zh
 from farspan.evals.schema import LongSample
 from farspan.evals.sources import DataFile, iter_jsonl, resolve_file
 
-ARCHIVE = DataFile("zai-org/LongBench", "data.zip", size=114_000_000)
+ARCHIVE = DataFile(
+    "zai-org/LongBench",
+    "data.zip",
+    "5e628be450b7e67fb7ae6e201bd6d8f7056f7672",
+    sha256="cb45b11a4133c6bc1d6a44b0f8e701335ff1e543195db1103472e575857f7f64",
+    size=113_932_529,
+    strict=False,
+)
 EXTENDED = "_e"
 LEVELS = ("0-4k", "4-8k", "8k+")
 CATEGORIES = ("single_doc_qa", "multi_doc_qa", "summarization", "few_shot", "synthetic", "code")

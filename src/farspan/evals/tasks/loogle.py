@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from farspan.evals.documents.base import (
     CONTEXT,
+    Ask,
     BenchmarkError,
     Dataset,
     DocumentBenchmark,
@@ -24,6 +25,7 @@ from farspan.evals.documents.base import (
     Scored,
     Table,
     grouped,
+    heard_verdict,
     sample_of,
     text_field,
 )
@@ -60,10 +62,11 @@ class LooGLE(DocumentBenchmark):
     name: ClassVar[str] = "loogle"
     title: ClassVar[str] = "LooGLE"
     truncation: ClassVar[str] = "loogle"
+    judge_says: ClassVar[str] = "answers the judge finds right; for summaries the mean of its marks from 0 to 100"
     datasets: ClassVar[Mapping[str, Dataset]] = {
         name: Dataset(
             name,
-            DataFile(REPO, f"{name}.jsonl", other_names=(f"{newer}.jsonl", f"LooGLE-testdata/{name}.jsonl")),
+            DataFile(REPO, f"{newer}.jsonl", other_names=(f"{name}.jsonl", f"LooGLE-testdata/{name}.jsonl")),
             f"{dependency} dependency",
             "en",
             "cloze" if name == "shortdep_cloze" else "text",
@@ -193,16 +196,27 @@ class LooGLE(DocumentBenchmark):
             return {**found, "score": float(match is not None and match.group() == answer.strip())}
         return found
 
+    def files(self, dataset: Dataset) -> tuple[DataFile, ...]:
+        return dataset.file, ARCHIVE
+
+    def judges(self, dataset: Dataset) -> bool:
+        return dataset.metric != "cloze"
+
     async def judged(
-        self, sample: LongSample, prediction: str, ask: Callable[[str], Awaitable[str]]
+        self, sample: LongSample, prediction: str, ask: Ask, reading: Reading = "fixed"
     ) -> dict[str, float]:
-        """Whether a judge finds an answer right, or its marks for a summary; replies it cannot read are wrong."""
-        reply = await ask(judge_prompt(sample.task, sample.question, sample.answers[0], prediction))
-        if sample.task == "longdep_summarization":
-            marks = _NUMBER.findall(reply)
-            return {"judged": min(max(float(marks[0].replace(",", "")), 0.0), 100.0) / 100 if marks else 0.0}
-        verdict = judged(reply)
-        return {"judged": float(verdict is True), "judge_unreadable": float(verdict is None)}
+        """Whether a judge finds an answer right, or its marks for a summary.
+
+        A reply that cannot be read is wrong in the fixed reading, and left out in the published one.
+        """
+        reply = await heard_verdict(ask, judge_prompt(sample.task, sample.question, sample.answers[0], prediction))
+        if reply is None:
+            return {"verdicts": 0.0, "judge_unreadable": 0.0, "judge_silent": 1.0}
+        value = summary_marks(reply) if sample.task == "longdep_summarization" else judged(reply)
+        unreadable = {"judge_unreadable": float(value is None), "judge_silent": 0.0}
+        if value is None and reading == "official":
+            return {"verdicts": 0.0, **unreadable}
+        return {"score": float(value or 0.0), "verdicts": 1.0, **unreadable}
 
     def table(self, scored: Sequence[Scored], reading: Reading) -> Table:
         """Means of every figure by set; masks are counted over all questions together; short, long and their gap."""
@@ -288,6 +302,12 @@ def judged(reply: str) -> bool | None:
     """A judge's reply by its first word; None where it is neither."""
     word = (reply.split() or [""])[0].strip(".,!:").lower()
     return {"true": True, "false": False}.get(word)
+
+
+def summary_marks(reply: str) -> float | None:
+    """The marks a judge gives a summary, 0 to 100, as a share; None where the reply has no number."""
+    marks = _NUMBER.findall(reply)
+    return min(max(float(marks[0].replace(",", "")), 0.0), 100.0) / 100 if marks else None
 
 
 def _words(answer: str, said: str) -> dict[str, float]:
