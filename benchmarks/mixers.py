@@ -24,6 +24,7 @@ from torch import Tensor
 
 from farspan.cli.arguments import parse_length
 from farspan.models.mixers import MIXERS
+from farspan.profiling.mixers import counted
 from mixer_training import ROWS, TASKS, Sizes, build, cut_context, head, made_rows, score, train
 
 CAUSAL = [kind for kind, mixer in MIXERS.items() if mixer.traits.causal]
@@ -68,17 +69,6 @@ def asked_only(ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return ids[asked], labels[asked]
 
 
-def costs(kind: str, sizes: Sizes, lengths: list[int]) -> dict[str, object]:
-    """Operations and bytes of state, counted, not measured."""
-    longest = max(lengths)
-    mixer = MIXERS[kind](sizes.hidden, sizes.heads, max_length=longest)
-    return {
-        "traits": mixer.traits._asdict(),
-        "flops": {str(length): mixer.flops(length) for length in lengths},
-        "state_bytes": {str(length): mixer.state_bytes(length) for length in lengths},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", default="2m", help="tokens that each model is trained on")
@@ -99,7 +89,7 @@ def main() -> None:
     record = head("mixers", options.threads)
     results: dict[str, object] = {}
     for kind in options.mixers:
-        found = costs(kind, sizes, [parse_length(text) for text in options.lengths.split(",")])
+        found = counted(kind, sizes.hidden, sizes.heads, [parse_length(text) for text in options.lengths.split(",")])
         for task in options.tasks:
             tokens = parse_length(options.tokens)
             found[task] = measure(kind, task, tokens, sizes, options.softmax_every, options.seed)

@@ -93,21 +93,36 @@ def _counted(reasons: Counter[str]) -> str:
 
 
 def coverage(
-    query: Tensor, key: Tensor, plan: BlockPlan, *, rows: int = 64, scaling: float | None = None, seed: int = 0
+    query: Tensor,
+    key: Tensor,
+    plan: BlockPlan,
+    *,
+    rows: int = 64,
+    scaling: float | None = None,
+    seed: int = 0,
+    whole: Tensor | None = None,
 ) -> Tensor:
     """Share of the true attention mass that kept blocks and columns hold, averaged over sampled rows: Tensor [B, Hq].
 
-    query : Tensor [B, Hq, q_len, D]; key : Tensor [B, Hkv, kv_len, D] in the plan's order, each key stored once
+    query : Tensor [B, Hq, q_len, D]; key : Tensor [B, Hkv or Hq, kv_len, D] in the plan's order
     rows : sampled query rows; the cost is that of so many tokens of dense attention
+    whole : Tensor [B, Hkv, L, D], the keys in their own order, where the plan stores some twice or not at all
     """
     generator = torch.Generator().manual_seed(seed)
     picked = torch.randperm(plan.q_len, generator=generator)[:rows].sort().values.to(query.device)
-    keys = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1).float()
     factor = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = query[:, :, picked].float() @ keys.transpose(-1, -2) * factor
+    some, at = query[:, :, picked].float(), plan.query_positions[picked][:, None]
+
+    def scores(keys: Tensor, positions: Tensor) -> Tensor:
+        spread = keys.repeat_interleave(query.shape[1] // keys.shape[1], dim=1).float()
+        found: Tensor = some @ spread.transpose(-1, -2) * factor
+        return found.masked_fill(positions > at, -torch.inf)
+
     positions = plan.positions.repeat_interleave(query.shape[1] // plan.positions.shape[1], dim=1)[..., : plan.kv_len]
-    reachable = positions[:, :, None] <= plan.query_positions[picked][:, None]
-    mass = scores.masked_fill(~reachable, -torch.inf).softmax(-1).nan_to_num(0.0)
+    logits = scores(key, positions[:, :, None])
+    every = logits if whole is None else scores(whole, torch.arange(whole.shape[2], device=query.device))
+    total = every.logsumexp(-1, keepdim=True)
+    mass = (logits - total.masked_fill(total == -torch.inf, 0.0)).exp()
     blocks = plan.block_mask().repeat_interleave(query.shape[1] // plan.selections, dim=1)[:, :, picked // plan.block_q]
     kept = blocks.repeat_interleave(plan.block_k, dim=-1)[..., : plan.kv_len]
     if plan.col_ptr is not None:

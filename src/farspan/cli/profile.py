@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from farspan.cli.arguments import output_folder, parse_lengths
+from farspan.cli.profile_methods import attention, mixers
+from farspan.cli.verbs import DefaultVerb
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +23,30 @@ if TYPE_CHECKING:
     from farspan.profiling import Profile, ProfilePoint, Spread
 
 
+class ModelFirst(DefaultVerb):
+    """`farspan profile MODEL` is `farspan profile model MODEL`."""
+
+    default: ClassVar[str] = "model"
+
+
+profile = typer.Typer(
+    cls=ModelFirst,
+    add_completion=False,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    help="""Measure time to first token, time per token and memory; compare methods of attention, and token mixers.
+
+Example:
+
+    farspan profile reference --lengths 512,1k,2k --repeats 3
+    farspan profile attention reference --methods pbs,xattention --lengths 2k
+    farspan profile mixers --lengths 1k,4k
+""",
+)
+profile.command()(attention)
+profile.command()(mixers)
+
+
 class Logits(StrEnum):
     """Which prompt positions go through the head."""
 
@@ -28,7 +54,8 @@ class Logits(StrEnum):
     all = "all"
 
 
-def profile(
+@profile.command()
+def model(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Local folders, hub names, or 'reference'.")],
     recipe: Annotated[
         str | None, typer.Option(metavar="RECIPE", help="Levers to switch on: a YAML file or the string form.")
@@ -53,7 +80,7 @@ def profile(
         bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint carries.")
     ] = False,
 ) -> None:
-    """Measure time to first token, time per token and memory over context lengths.
+    """Measure time to first token, time per token and memory over context lengths; the verb may be left out.
 
     Each cell is a median with its 5th to 95th percentile over n generations. Timing and measuring memory are separate
     passes; a length that does not fit into memory is marked and the others go on. With a lever for attention in the
@@ -81,12 +108,12 @@ def profile(
     profiles = []
     for name in models:
         with _Progress(f"profiling {name}") as progress:
-            model, _ = load(
+            loaded, _ = load(
                 name, dtype=dtype, device=device, attn_implementation=attn, trust_remote_code=trust_remote_code
             )
-            with levers(model):
+            with levers(loaded):
                 measured = run_profile(
-                    model,
+                    loaded,
                     wanted,
                     new_tokens=new_tokens,
                     batch_size=batch,
@@ -100,7 +127,7 @@ def profile(
                     progress=progress.at,
                 )
                 read = (
-                    _attention(model)
+                    _attention(loaded)
                     if any(getattr(lever, "slot", "") == "attention" for lever in levers.levers)
                     else []
                 )

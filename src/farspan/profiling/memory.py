@@ -22,7 +22,14 @@ from farspan.engine.forward import Forward
 from farspan.profiling.profile import MemorySplit
 from farspan.profiling.timing import fresh_cache
 
-__all__ = ["all_logits_bytes_per_token", "cache_bytes", "kv_bytes_per_token", "measure_memory", "weight_bytes"]
+__all__ = [
+    "all_logits_bytes_per_token",
+    "cache_bytes",
+    "kv_bytes_per_token",
+    "measure_memory",
+    "peak_bytes",
+    "weight_bytes",
+]
 
 SAMPLE_SECONDS = 0.005
 
@@ -99,6 +106,15 @@ def measure_memory(forward: Forward, ids: Tensor, *, keep: int) -> MemorySplit:
         reserved_peak=reserved,
         resident_peak=max(resident),
     )
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Most memory that a call holds at once above what was held before, bytes."""
+
+    def once() -> None:
+        run()
+
+    return _cuda_peak(device, once)[0] if device.type == "cuda" else _cpu_peak(once)
 
 
 def _cuda_peak(device: torch.device, run: Callable[[], None]) -> tuple[int, int]:

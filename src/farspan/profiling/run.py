@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from farspan.engine.forward import Forward, evaluating
 from farspan.errors import FarspanError
+from farspan.profiling.layers import text_ids
 from farspan.profiling.memory import measure_memory
 from farspan.profiling.profile import MemorySplit, Profile, ProfileError, ProfilePoint, Spread, Status
 from farspan.profiling.timing import token_times
@@ -37,6 +38,7 @@ def run_profile(
     logits: Literal["last", "all"] = "last",
     seed: int = 0,
     *,
+    text: Sequence[int] = (),
     name: str = "",
     recipe: str = "",
     progress: Callable[[int, int], None] | None = None,
@@ -57,6 +59,8 @@ def run_profile(
     memory : whether to measure memory
     logits : whether the prompt's `last` position alone goes through the head, as generation needs it, or `all`
     seed : of the prompts
+    text : token ids to read in place of random ones, for levers whose cost follows what is read; repeated where it is
+        too short
     name, recipe : what to call the model and the levers that are on
     progress : called with passes done and passes in all
 
@@ -70,7 +74,7 @@ def run_profile(
     forward = Forward(model)
     keep = 1 if logits == "last" else 0
     measured = {length: _Measured() for length in lengths}
-    prompts = {length: _prompt(model, batch_size, length, seed).to(forward.device) for length in lengths}
+    prompts = {length: _prompt(model, batch_size, length, seed, text).to(forward.device) for length in lengths}
     # On a CPU the memory pass warms a length up; a GPU's allocator must be warm before its peak means anything.
     warm_passes = max(0, warmup - int(memory and forward.device.type != "cuda"))
     total = len(lengths) * (warm_passes + int(memory) + repeats)
@@ -182,8 +186,10 @@ def _line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _prompt(model: PreTrainedModel, rows: int, length: int, seed: int) -> Tensor:
-    """Random ids [rows, length] of the vocabulary without its special tokens."""
+def _prompt(model: PreTrainedModel, rows: int, length: int, seed: int, text: Sequence[int]) -> Tensor:
+    """The text, or random ids of the vocabulary without its special tokens: [rows, length]."""
+    if text:
+        return text_ids(text, length).repeat(rows, 1)
     config = model.config.get_text_config(decoder=True)
     special: set[int] = set()
     for field in ("bos_token_id", "eos_token_id", "pad_token_id"):

@@ -7,7 +7,8 @@ else is measured meanwhile.
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicSlidingWindowLa
 
 from farspan.engine.cache import SlotCache
 from farspan.engine.forward import Forward
+
+T = TypeVar("T")
 
 
 class Latency(NamedTuple):
@@ -83,6 +86,16 @@ def token_times(forward: Forward, ids: Tensor, new_tokens: int, *, keep: int) ->
         _wait(ids.device)
         moments.append(time.perf_counter() - start)
     return moments
+
+
+def clocked(run: Callable[[], T], device: torch.device) -> tuple[float, T]:
+    """Seconds of one call, the process's own on a CPU so that other processes do not count, and what it gave."""
+    _wait(device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    start = clock()
+    result = run()
+    _wait(device)
+    return clock() - start, result
 
 
 def _wait(device: torch.device) -> None:
