@@ -112,6 +112,8 @@ def test_what_cannot_be_read_says_so():
     with packed(model):
         with pytest.raises(PackedAttentionError, match="leave attention_mask out"):
             model(input_ids=ids, attention_mask=(ids != 0).long(), use_cache=False)
+        with pytest.raises(PackedAttentionError, match="makes no use of masks"):
+            model(input_ids=ids, attention_mask=torch.zeros(2, 1, 12, 12), use_cache=False)
         cache = model(input_ids=ids, use_cache=True).past_key_values
         with pytest.raises(PackedAttentionError, match="use_cache=False"):
             model(input_ids=ids[:, :1], past_key_values=cache)

@@ -162,6 +162,8 @@ def attention_forward(
     positions = kwargs.get("position_ids")
     if key.shape[2] != query.shape[2]:
         raise PackedAttentionError(f"'{IMPLEMENTATION}' reads whole rows; call the model with use_cache=False")
+    if attention_mask is not None:
+        raise PackedAttentionError(f"'{IMPLEMENTATION}' makes no use of masks; leave attention_mask out")
     if dropout or kwargs.get("s_aux") is not None or kwargs.get("position_bias") is not None:
         raise PackedAttentionError(f"'{IMPLEMENTATION}' has no dropout, no sinks and no position bias")
     if not isinstance(positions, Tensor):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.distributed as dist
@@ -57,8 +58,10 @@ class LongTrainer(Trainer):
     Attributes
     ----------
     checkpointing, offload : see `recomputed` and `LayerInputOffload`; set before training
+    masks : whether the objective makes the masks of packed rows itself
     """
 
+    masks: ClassVar[bool] = False
     checkpointing: Checkpointing = "none"
     offload: bool = False
 
@@ -72,14 +75,15 @@ class LongTrainer(Trainer):
     def train(self, *args: object, **kwargs: object) -> TrainOutput:
         """The Trainer's own, with packed rows read document by document and layers recomputed as asked."""
         model = cast(PreTrainedModel, self.model)
-        with packed(model), recomputed(model, self.checkpointing):
+        reading = nullcontext() if self.masks else packed(model)
+        with reading, recomputed(model, self.checkpointing):
             return super().train(*args, **kwargs)  # type: ignore[arg-type]
 
     def training_step(
         self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """One forward and backward pass; gradients are summed over processes."""
-        if "position_ids" in inputs and not self.apart:
+        if "position_ids" in inputs and not (self.apart or self.masks):
             check_documents_apart(self.accelerator.unwrap_model(model))
             self.apart = True
         loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)

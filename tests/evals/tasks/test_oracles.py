@@ -18,6 +18,7 @@ from farspan.evals.generate.rng import derive_seed
 from farspan.evals.schema import LongSample
 from farspan.evals.tasks import TASKS
 from farspan.evals.tasks.family import Family, Knobs, family_class, score_sample
+from tests.evals.replies import said
 
 CASES = [(family, task) for family in TASKS for task in family_class(family).suite()]
 SHORT, LONG, LONGEST = 2048, 32_768, 1 << 20
@@ -47,16 +48,11 @@ def sample_at(one: Family[Knobs], task: str, length: int, index: int, seed: int)
     return one.sample(task, int(needed) + 64, index, seed)
 
 
-def said(answers: list[str]) -> str:
-    """Answers as a model that knows them would write them."""
-    return ", ".join(answers)
-
-
 def assert_solved(one: Family[Knobs], sample: LongSample) -> None:
     """The solver finds the answers in the text, and saying them scores full."""
     assert one.solve(sample) == sample.answers
-    heard = [said(one.solve(other)) for other in one.companions(sample)]
-    figures = score_sample(sample, said(sample.answers), heard)
+    heard = [said(other, one.solve(other)) for other in one.companions(sample)]
+    figures = score_sample(sample, said(sample), heard)
     assert figures["score"] == 1.0, figures
 
 
@@ -92,7 +88,7 @@ def test_the_oracle_scores_full_at_a_million_tokens(family: str, task: str, byte
 def guessed(sample: LongSample, rng: Random) -> str:
     """As many different words of the text, each as likely as any other, as the answers have."""
     words = sorted(set(re.findall(r"\S+", sample.text)))
-    return said([" ".join(rng.choice(words) for _ in answer.split() or [""]) for answer in sample.answers])
+    return said(sample, [" ".join(rng.choice(words) for _ in answer.split() or [""]) for answer in sample.answers])
 
 
 @every_task

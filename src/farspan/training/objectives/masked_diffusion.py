@@ -145,6 +145,8 @@ def visibility(padding: Tensor, position_ids: Tensor | None, dtype: torch.dtype)
 class MaskedDiffusionTrainer(LongTrainer):
     """The trainer with this loss, on the same batches; what is hidden depends on seed and step alone."""
 
+    masks = True
+
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self._drawn = (-1, 0)
