@@ -57,7 +57,8 @@ def linear_cross_entropy(case: dict[str, Any]) -> None:
     weight = torch.cos(0.23 * vocab[:, None] - 0.05 * width).requires_grad_()
     loss, valid = linear_cross_entropy_sum(hidden, weight, torch.tensor(given["targets"]), softcap=given.get("softcap"))
     loss.backward()
-    assert hidden.grad is not None and weight.grad is not None
+    assert hidden.grad is not None
+    assert weight.grad is not None
     computed = {
         "loss_sum": loss.item(),
         "valid": int(valid),
