@@ -22,9 +22,13 @@ def eval_(
             "benchmark or sets of it, longbench:qasper,lcc."
         ),
     ],
-    model: Annotated[str, typer.Option(help="A folder, a hub name, or reference; with --endpoint its name there.")] = (
-        "reference"
-    ),
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A folder, a hub name, or reference; with --endpoint its name there. Document benchmarks also take "
+            "baseline:lead-400, baseline:last-400 and baseline:next-reference, which ask no model."
+        ),
+    ] = "reference",
     recipe: Annotated[str, typer.Option(help="A recipe file, or levers such as yarn:factor=4.")] = "",
     lengths: Annotated[str, typer.Option(help="Total tokens a prompt, such as 1k,2k.")] = "256,512,1k,2k",
     n: Annotated[int, typer.Option("--n", min=1, help="Questions a task and length.")] = 40,
@@ -80,6 +84,16 @@ def eval_(
     ] = "auto",
     prompts: Annotated[str, typer.Option(help="Document benchmarks: a file with prompts of your own.")] = "",
     runs: Annotated[int, typer.Option(min=0, help="Document benchmarks: answers a question.")] = 0,
+    judge: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="Document benchmarks: who reads open answers: provider/model, a folder, or NAME@http://HOST/v1.",
+        ),
+    ] = "",
+    judge_key_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Variable that holds the key of the judge's address.")
+    ] = "OPENAI_API_KEY",
 ) -> None:
     """Measure how far a model reads, with a recipe on or without; local, or behind an OpenAI-compatible address.
 
@@ -90,6 +104,7 @@ def eval_(
 
         farspan eval core --model reference --recipe yarn:factor=4 --lengths 512,1k,2k
         farspan eval longbench:hotpotqa l-eval:closed --model DIR --data-dir DATA --official --limit 50
+        farspan eval loogle:longdep_qa --model DIR --data-dir DATA --judge JUDGE@http://localhost:8000/v1 --out runs/b
         farspan eval ruler longbiobench --endpoint http://localhost:8000/v1 --model NAME --lengths 4k,32k --out runs/a
     """
     from pydantic import SecretStr, ValidationError
@@ -124,6 +139,7 @@ def eval_(
             raise ArgumentError(f"--endpoint: {error.errors()[0]['msg']}") from error
     if documents:
         from farspan.cli.eval_documents import DocumentsAsked, eval_documents
+        from farspan.evals.documents.judging import judge_of
 
         asked = DocumentsAsked(
             tasks=tuple(documents),
@@ -142,9 +158,12 @@ def eval_(
             limit=limit,
             thinking_tokens=thinking_tokens,
             options=parse_knobs(knob or []),
+            judge=judge_of(judge, key_env=judge_key_env) if judge else None,
         )
         eval_documents(asked, output_folder(out) if out is not None else None)
         return
+    if judge:
+        raise ArgumentError("--judge reads answers of document benchmarks; generated tasks are scored by rules")
     session = Session(
         tasks=tuple(tasks),
         lengths=tuple(grid),

@@ -15,7 +15,10 @@ from farspan.cli.arguments import ArgumentError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from farspan.evals.documents import Dataset, DocumentBenchmark
     from farspan.evals.documents.asking import Voice
+    from farspan.evals.documents.judging import Judge
+    from farspan.evals.documents.run import DocumentRun
     from farspan.evals.endpoint import EndpointSettings
 
 
@@ -39,11 +42,12 @@ class DocumentsAsked:
     limit: int | None
     thinking_tokens: int
     options: Mapping[str, object] = field(default_factory=dict)
+    judge: Judge | None = None
 
 
 @dataclass(frozen=True)
 class _Model:
-    voice: Voice
+    voice: Voice | None
     tokenizer: PreTrainedTokenizerBase | None
     window: int | None
 
@@ -56,6 +60,7 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
     from farspan.cli.document_output import show
     from farspan.evals.documents import benchmark
     from farspan.evals.documents.asking import Fitter, PromptFile
+    from farspan.evals.documents.baselines import PREFIX, BaselineVoice
     from farspan.evals.documents.run import run_documents
 
     chosen = []
@@ -63,6 +68,8 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
         name, _, sets = task.partition(":")
         made = benchmark(name, **asked.options)
         chosen.append((made, made.chosen([part for part in sets.split(",") if part])))
+    if asked.judge is not None:
+        _check_judge(chosen)
     prompts = PromptFile(asked.prompts) if asked.prompts else None
     with _model(asked) as model:
         for made, datasets in chosen:
@@ -76,11 +83,12 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
                 asked.template,
             )
             place = None if folder is None else folder / made.name
+            voice = model.voice or BaselineVoice(asked.model.removeprefix(PREFIX), made, asked.data_dir or None)
             with Progress(console=Console(stderr=True), transient=True) as bar:
                 lines = {dataset.name: bar.add_task(dataset.name, total=asked.limit) for dataset in datasets}
                 found = run_documents(
                     fitter,
-                    model.voice,
+                    voice,
                     datasets,
                     data_dir=asked.data_dir or None,
                     limit=asked.limit,
@@ -89,16 +97,48 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
                     label=asked.model,
                     progress=lambda name, done, lines=lines, bar=bar: bar.update(lines[name], completed=done),  # type: ignore[misc]
                 )
+            if asked.judge is not None and any(map(made.judges, datasets)):
+                if place is not None:
+                    # a judge that cannot be reached must not cost what is there already
+                    found.save(place / "scores.json")
+                found = judged(found, asked.judge, None if place is None else place / "judgements.jsonl")
             show(found, title=asked.model)
             if place is not None:
                 found.save(place / "scores.json")
                 typer.echo(f"wrote {place}")
 
 
+def judged(found: DocumentRun, judge: Judge, keep: Path | None) -> DocumentRun:
+    """A run with a judge's verdicts, told on the error stream as they come."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from farspan.evals.documents.judging import judged_run
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("judge", total=None)
+        return judged_run(
+            found, judge, keep=keep, progress=lambda done, total: bar.update(line, completed=done, total=total)
+        )
+
+
+def _check_judge(chosen: list[tuple[DocumentBenchmark, list[Dataset]]]) -> None:
+    """Something of what is asked must be for the judge, and what it compares with must be there."""
+    with_open = [(made, datasets) for made, datasets in chosen if any(map(made.judges, datasets))]
+    for made, datasets in with_open or chosen:
+        made.check_judge(datasets)
+
+
 @contextmanager
 def _model(asked: DocumentsAsked) -> Iterator[_Model]:
     from farspan.evals.documents.asking import LocalVoice, RemoteVoice, load_tokenizer
+    from farspan.evals.documents.baselines import PREFIX
 
+    if asked.model.startswith(PREFIX):
+        if asked.recipe or asked.endpoint is not None:
+            raise ArgumentError(f"{asked.model} asks no model; leave --recipe and --endpoint out")
+        yield _Model(None, None, None)
+        return
     if asked.endpoint is not None:
         if asked.recipe:
             raise ArgumentError("a recipe needs a local model; an address serves what it serves")

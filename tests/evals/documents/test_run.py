@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from farspan.engine import Engine
 from farspan.errors import FarspanError
+from farspan.evals.asking import Heard
 from farspan.evals.documents import BenchmarkError, benchmark, sample_of
-from farspan.evals.documents.asking import Fitter, LocalVoice, PromptFile, RemoteVoice, prompt_ids
+from farspan.evals.documents.asking import Asked, Fitter, LocalVoice, PromptFile, RemoteVoice, prompt_ids
 from farspan.evals.documents.run import blocks, run_documents
 from farspan.evals.endpoint import EndpointSettings
 from farspan.evals.schema import LongSample
@@ -224,3 +225,48 @@ def test_blocks_end_where_a_document_ends() -> None:
     found = [[one.text for one in block] for block in blocks(iter(samples))]
     assert [len(block) for block in found] == [20, 64, 9]
     assert [text for block in found for text in block] == [one.text for one in samples]
+
+
+def test_a_window_that_answers_alone_would_fill_is_refused_with_what_to_do(tmp_path: Path, reference: Loaded) -> None:
+    write_longbench(tmp_path, rows=1)
+    _, tokenizer = reference
+    made, voice = benchmark("longbench"), ScriptedVoice(gold)
+    fitter = Fitter(made, "fixed", tokenizer, 512)
+    with pytest.raises(FarspanError) as caught:
+        run_documents(fitter, voice, made.chosen(["hotpotqa", "gov_report", "qmsum"]), data_dir=tmp_path)
+    message = str(caught.value)
+    assert voice.heard == []
+    assert "512 tokens in gov_report, qmsum" in message
+    for part in ("--window", "yarn:factor=4", "leave these sets out"):
+        assert part in message
+    assert "\n" not in message
+    run_documents(fitter, voice, made.chosen(["hotpotqa"]), data_dir=tmp_path)
+    with pytest.raises(FarspanError, match=r"hotpotqa: .*--window"):
+        run_documents(Fitter(made, "fixed", tokenizer, 40), voice, made.chosen(["hotpotqa"]), data_dir=tmp_path)
+    left = Fitter(made, "fixed", tokenizer, 40, truncate=False)
+    found = run_documents(left, voice, made.chosen(["hotpotqa", "gov_report"]), data_dir=tmp_path)
+    assert (found.skipped, len(found.scored)) == (2, 0)
+
+
+def test_replies_that_ended_at_the_limit_are_counted(tmp_path: Path) -> None:
+    class Cut(ScriptedVoice):
+        def ask(self, batch: Sequence[Asked]) -> list[Heard]:
+            return [heard.model_copy(update={"truncated": True}) for heard in super().ask(batch)]
+
+    write_longbench(tmp_path, rows=2)
+    made = benchmark("longbench")
+    for voice in (Cut(gold), ScriptedVoice(gold)):  # the second run reads what the first kept
+        found = run_documents(
+            Fitter(made, "fixed"), voice, made.chosen(["qasper"]), data_dir=tmp_path, out=tmp_path / "o"
+        )
+        assert found.record()["problems"] == {"hit_length_limit": 2}
+
+
+def test_files_read_are_compared_with_the_published_ones(tmp_path: Path) -> None:
+    write_longbench(tmp_path, rows=1)
+    made = benchmark("longbench")
+    found = run_documents(Fitter(made, "fixed"), ScriptedVoice(gold), made.chosen(["qasper"]), data_dir=tmp_path)
+    (file,) = found.files
+    assert file["published"] is False
+    assert len(str(file["revision"])) == 40
+    assert found.data_notes[0].startswith("data.zip is not the published file")

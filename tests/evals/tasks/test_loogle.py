@@ -154,3 +154,22 @@ def test_a_judge_is_read_by_its_first_word(tmp_path: Path) -> None:
         "judge_silent": 1.0,
     }
     assert [bench.judges(dataset) for dataset in bench.datasets.values()] == [True, False, True, True]
+
+
+def test_predictions_made_elsewhere_are_read(tmp_path: Path) -> None:
+    bench = benchmark("loogle")
+    pairs = [{"Q": "Who?", "A": "Ada Winter", "S": "x"}, {"Q": "Where?", "A": "Oslo", "S": "y"}]
+    rows: list[dict[str, object]] = [
+        {"qa_pairs": pairs, "llm_output": ["Ada Winter", ""], "output": ["Ada Winter", "Oslo"]}
+    ]
+    found = list(bench.predictions(bench.datasets["shortdep_qa"], iter(rows)))
+    assert [(sample.question, sample.answers, said) for sample, said in found] == [
+        ("Who?", ["Ada Winter"], "Ada Winter"),
+        ("Where?", ["Oslo"], ""),
+    ]
+    paper: dict[str, object] = {"qa_pairs": "none", "llm_output": ["Mills burn."], "output": ["A mill burned."]}
+    ((sample, said),) = bench.predictions(bench.datasets["longdep_summarization"], iter([paper]))
+    assert (sample.question, sample.answers, said) == ("", ["A mill burned."], "Mills burn.")
+    for wrong, message in (({**rows[0], "llm_output": ["one"]}, "2 questions, 1 answers"), ({}, "no lists")):
+        with pytest.raises(BenchmarkError, match=message):
+            list(bench.predictions(bench.datasets["shortdep_qa"], iter([wrong])))

@@ -236,9 +236,10 @@ class Verdicts:
         except (ValueError, KeyError, TypeError) as error:
             raise JudgeError(f"{path} is no file of verdicts; move it away") from error
         if first != self.head:
+            other = first.get("judge", "another judge") if isinstance(first, dict) else "another judge"
             raise JudgeError(
-                f"{path} holds the verdicts of {first.get('judge') if isinstance(first, dict) else first!r} under "
-                f"other settings than {self.head['judge']} has now; move it away"
+                f"{path} holds the verdicts of {other} under other settings than {self.head['judge']} has now; move it "
+                "away"
             )
 
     def get(self, key: Key) -> dict[str, float] | None:

@@ -8,6 +8,7 @@ Source: arXiv 2412.02819.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ from farspan.evals.documents.base import (
     Row,
     Scored,
     Table,
+    mean_row,
     sample_of,
     text_field,
 )
@@ -36,6 +38,7 @@ SHORTEST = 20
 LOOP_SHARE = 0.5
 COPIED_WINDOW = 20
 _CJK = ("一", "鿿")
+_QUOTES = frozenset('“”‘’「」『』"')
 
 # file on the hub, name in the published script, bytes, sha256, tokens of an answer, level
 _SUBSETS = {
@@ -112,7 +115,7 @@ class CNNSum(DocumentBenchmark):
     def rows(self, dataset: Dataset, data_dir: str | Path | None) -> Iterator[Mapping[str, object]]:
         file = dataset.file
         if not self.options.checked:
-            file = DataFile(file.repo, file.name, file.revision, size=file.size, other_names=file.other_names)
+            file = replace(file, strict=False)
         return iter_jsonl(resolve_file(file, data_dir))
 
     def samples(self, dataset: Dataset, rows: Iterator[Mapping[str, object]]) -> Iterator[LongSample]:
@@ -151,7 +154,7 @@ class CNNSum(DocumentBenchmark):
             "score": rouge_zh_score(prediction, reference),
             "lcs": rouge_lcs_zh(prediction, reference),
             "length": len(prediction) / max(len(reference), 1),
-            **abnormal_report(prediction),
+            **abnormal_report(prediction, sample.text),
         }
 
     def table(self, scored: Sequence[Scored], reading: Reading) -> Table:
@@ -164,13 +167,18 @@ class CNNSum(DocumentBenchmark):
                 mine = [one for one in scored if one.sample.task == f"{subset}-{order}"]
                 if mine:
                     by_order[order] = _percent(mine, "score")
-                    table.rows.append(Row(subset, order, by_order[order], len(mine)))
+                    error = mean_row(subset, order, mine).stderr
+                    table.rows.append(Row(subset, order, by_order[order], len(mine), error))
+                    chance = chance_level(mine)
+                    if chance is not None:
+                        table.rows.append(Row(subset, f"{order}, summaries of the next excerpts", chance, len(mine)))
                     table.rows.append(
                         Row(subset, f"{order}, true common subsequence", _percent(mine, "lcs"), len(mine))
                     )
                     table.rows += [
                         Row(subset, f"{order}, {label}", _percent(mine, figure), len(mine))
                         for figure, label in _ABNORMAL.items()
+                        if any(figure in one.figures for one in mine)
                     ]
             if len(by_order) == len(ORDERS):
                 levels[subset] = sum(by_order.values()) / len(ORDERS)
@@ -194,10 +202,30 @@ class CNNSum(DocumentBenchmark):
 
 
 _ABNORMAL = {
+    "length": "length over the reference's",
     "too_short": "too short",
     "loop": "in a loop",
     "other_language": "mostly another language",
+    "copied": "copied from the excerpt",
+    "dialogue": "marks of dialogue among the characters",
 }
+
+
+def chance_level(scored: Sequence[Scored]) -> float | None:
+    """What the summaries of the next excerpts score, in percent: the level that a real answer must clearly beat.
+
+    None for fewer than two excerpts, or where no reference holds a word.
+    """
+    references = [one.sample.answers[0] for one in scored]
+    if len(set(references)) < 2:
+        return None
+    values = []
+    for own, following in zip(references, [*references[1:], references[0]], strict=True):
+        try:
+            values.append(rouge_zh_score(following, own))
+        except ValueError:
+            continue
+    return round(100.0 * sum(values) / len(values), 5) if values else None
 
 
 def rouge_zh_score(prediction: str, reference: str) -> float:
@@ -224,7 +252,8 @@ def abnormal_report(prediction: str, context: str = "") -> dict[str, float]:
     Returns
     -------
     `empty`, `too_short` (fewer than 20 characters), `repetition` (share of repeated runs of four characters), `loop`
-    (more than half are), `non_chinese` (share of letters outside Chinese), `other_language` (more than half are), and
+    (more than half are), `non_chinese` (share of letters outside Chinese), `other_language` (more than half are),
+    `dialogue` (share of quotation marks among the characters: high where a story is continued instead of told), and
     with a context `copied` (share of runs of 20 characters that are in it).
     """
     runs = [prediction[i : i + 4] for i in range(len(prediction) - 3)]
@@ -238,6 +267,7 @@ def abnormal_report(prediction: str, context: str = "") -> dict[str, float]:
         "loop": float(repetition > LOOP_SHARE),
         "non_chinese": foreign,
         "other_language": float(foreign > LOOP_SHARE),
+        "dialogue": sum(char in _QUOTES for char in prediction) / len(prediction) if prediction else 0.0,
     }
     if context:
         found["copied"] = _copied(prediction, context)

@@ -8,6 +8,7 @@ Source: arXiv 2601.02872.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -171,7 +172,7 @@ class LongBenchPro(DocumentBenchmark):
         return super().chosen([own for name in names for own in parts.get(name, [name])])
 
     def rows(self, dataset: Dataset, data_dir: str | Path | None) -> Iterator[Mapping[str, object]]:
-        file = FILE if self.options.checked else DataFile(FILE.repo, FILE.name, FILE.revision, size=FILE.size)
+        file = replace(FILE, strict=self.options.checked)
         return (
             row
             for row in iter_json_array(resolve_file(file, data_dir))

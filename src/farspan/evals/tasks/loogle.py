@@ -196,6 +196,19 @@ class LooGLE(DocumentBenchmark):
             return {**found, "score": float(match is not None and match.group() == answer.strip())}
         return found
 
+    def predictions(self, dataset: Dataset, rows: Iterator[Mapping[str, object]]) -> Iterator[tuple[LongSample, str]]:
+        """Rows of `qa_pairs`, `llm_output` and `output`, a document each, as the published scripts write them."""
+        for number, row in enumerate(rows):
+            said, pairs = row.get("llm_output"), _literal(row.get("qa_pairs"), f"{dataset.name}, row {number}")
+            right = row.get("output")
+            if not isinstance(said, list) or not isinstance(right, list):
+                raise BenchmarkError(f"{dataset.name}, row {number} has no lists llm_output and output")
+            named = {"input": "", "output": right[0] if right else "", "qa_pairs": pairs or "none"}
+            samples = list(self._of_document(dataset, named, number))
+            if len(samples) != len(said):
+                raise BenchmarkError(f"{dataset.name}, row {number} has {len(samples)} questions, {len(said)} answers")
+            yield from zip(samples, map(str, said), strict=True)
+
     def files(self, dataset: Dataset) -> tuple[DataFile, ...]:
         return dataset.file, ARCHIVE
 
