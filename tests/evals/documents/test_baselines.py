@@ -14,8 +14,6 @@ from tests.evals.tasks.document_rows import write_jsonl
 
 FILLER = "山村很远。" * 90
 ROWS = [{"context": f"第{i}章。{FILLER}第{i}章完。", "summary": f"第{i}个故事的摘要"} for i in range(3)]
-    {"context": f"第{i}章。" + "山村很远。" * 90 + f"第{i}章完。", "summary": f"第{i}个故事的摘要"} for i in range(3)
-]
 
 
 def run(folder: Path, name: str) -> DocumentRun:
