@@ -127,6 +127,20 @@ def test_static_cache(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
+def test_a_padded_batch_in_a_static_cache(model: PreTrainedModel) -> None:
+    ids, mask = padded(40)
+    settings = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "cache_implementation": "static"}
+    settings |= {"output_logits": True, "return_dict_in_generate": True, "disable_compile": True}
+    expected = model.generate(ids, attention_mask=mask, **settings)
+    with KeepAll(min_length=0)(model):
+        actual = model.generate(ids, attention_mask=mask, **settings)
+        check(model)
+    assert torch.equal(actual.sequences, expected.sequences)
+    for step, reference in zip(actual.logits, expected.logits, strict=True):
+        torch.testing.assert_close(step, reference, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_continued_conversation(model: PreTrainedModel) -> None:
     ids, mask = padded(70)
     settings = {"use_cache": True}

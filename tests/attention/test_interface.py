@@ -25,8 +25,10 @@ from farspan.attention import (
 )
 from farspan.attention.executors import choice
 from farspan.attention.executors.choice import Costs
+from farspan.models import load
 from tests.attention.conftest import KeepAll, tiny_model
 from tests.attention.test_any_model import padded, tokens
+from tests.engine.conftest import make_tokenizer
 
 SPARSE = {
     "sink-window": SinkWindow(sinks=16, window=16, block_size=16, min_length=0),
@@ -290,6 +292,10 @@ def test_a_saved_checkpoint_remembers_its_method(model: PreTrainedModel, tmp_pat
     again = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="farspan_pbs")
     assert torch.equal(again(ids).logits, expected)
     assert attention_report(again)[0].sparse == 1
+    make_tokenizer().save_pretrained(tmp_path)
+    loaded, _ = load(tmp_path, device="cpu")
+    assert torch.equal(loaded(ids).logits, expected)
+    assert torch.equal(load(tmp_path, device="cpu", attn_implementation="sdpa")[0](ids).logits, plain)
     other = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="farspan_sink_window")
     assert torch.equal(other(ids).logits, plain)
     assert attention_report(other)[0].fallbacks == {"below break-even length": 1}

@@ -12,11 +12,19 @@ from pathlib import Path
 import torch
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from farspan.errors import ModelNotFound
 from farspan.models.reference import reference_path
+from farspan.recipe import lever_class, lever_table
 
 REFERENCE = "reference"
 
@@ -55,12 +63,16 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a causal language model and its tokenizer, ready for inference.
 
+    A checkpoint that was saved while an attention lever was on is read with that lever, which transformers by itself
+    ignores.
+
     Parameters
     ----------
     name_or_path : a local folder, a hub name, or `reference` for the bundled model
     dtype : a torch dtype or its name; `auto` keeps the checkpoint's, except that bfloat16 and float16 become float32
         on a CPU, where half precision is slower and less exact
     device : `auto` takes the first GPU, else the CPU
+    attn_implementation : instead of what the checkpoint remembers, or else transformers' own choice
     trust_remote_code : run code that the checkpoint carries
 
     Raises
@@ -79,7 +91,7 @@ def load(
             path,
             config=config,
             dtype=wanted,
-            attn_implementation=attn_implementation,
+            attn_implementation=attn_implementation or _remembered(config),
             trust_remote_code=trust_remote_code,
         )
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -88,6 +100,16 @@ def load(
     logging.getLogger(__name__).debug("loaded %s as %s on %s", path, wanted, target)
     nn.Module.to(model, device=target)
     return model.eval(), tokenizer
+
+
+def _remembered(config: PretrainedConfig) -> str | None:
+    """The attention lever that a checkpoint was saved with, as transformers is told of it."""
+    saved = getattr(config, "farspan_attention", None)
+    name = saved.get("lever") if isinstance(saved, dict) else None
+    # what had to be learned for a lever lies beside its recipe, not in the checkpoint
+    if not isinstance(name, str) or name not in lever_table() or lever_class(name).needs != "nothing":
+        return None
+    return f"farspan_{name.replace('-', '_')}"
 
 
 def _dtype(asked: str | torch.dtype, stored: torch.dtype | None, device: torch.device) -> torch.dtype:
