@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("farspan.cli.train:train", "Train a model from one YAML file."),
     "rope": ("farspan.cli.rope:rope", "Show, compare or search what a method does to the rotary pairs."),
     "generate": ("farspan.cli.generate:generate", "Write samples of a generated task to a file."),
+    "levels": ("farspan.cli.levels:levels", "Write your own questions at several lengths to a file."),
     "taxonomy": ("farspan.cli.taxonomy:taxonomy", "Show how much of its context each task needs and how well hidden."),
     "report": ("farspan.cli.report:report", "Make the report of a run again."),
     "rank": ("farspan.cli.rank:rank", "Order documents by how much they help to answer a query."),

@@ -24,6 +24,7 @@ DOCUMENTS: dict[str, str] = {
     "l_eval": "farspan.evals.tasks.l_eval:LEval",
     "lv_eval": "farspan.evals.tasks.lv_eval:LVEval",
     "loogle": "farspan.evals.tasks.loogle:LooGLE",
+    "own_levels": "farspan.evals.tasks.own_levels:OwnLevels",
     "cnnsum": "farspan.evals.tasks.cnnsum:CNNSum",
 }
 """Document benchmarks, whose questions are published and not generated; see `farspan.evals.documents`."""

@@ -169,6 +169,45 @@ def build_recall(
         )
 
 
+def build_walking(
+    questions: Sequence[Question],
+    documents: Sequence[str],
+    levels: Mapping[str, int],
+    *,
+    positions: int = 200,
+    count: Counter = count_words,
+    language: str = "en",
+) -> Iterator[LongSample]:
+    """`build_recall` for every question, whose one document is the fact, at every level, in the documents' sentences.
+
+    Raises
+    ------
+    LevelError : a question with several documents, or see `build_recall`.
+    """
+    sentences = [part for text in documents for part in _SENTENCE_END.split(text) if part]
+    for name, length in sorted(levels.items(), key=lambda level: level[1]):
+        for number, given in enumerate(questions):
+            if len(given.documents) != 1:
+                raise LevelError(f"question {number + 1} has {len(given.documents)} documents; a fact is one")
+            for sample in build_recall(
+                given.documents[0],
+                given.question,
+                given.answers,
+                sentences,
+                length,
+                positions=positions,
+                count=count,
+                language=language,
+            ):
+                yield sample.model_copy(
+                    update={
+                        "id": f"{name}-{number}-{sample.id}",
+                        "answer_keywords": given.keywords or None,
+                        "metadata": {**sample.metadata, "length_level": name},
+                    }
+                )
+
+
 def _filled(fixed: Sequence[str], more: Sequence[str], taken: int, length: int, count: Counter, name: str) -> int:
     """How many of `more` fit beside `fixed` without going over the length; those taken already stay."""
     total = sum(map(count, fixed)) + sum(map(count, more[:taken]))
