@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from farspan.evals.documents import benchmark
 from farspan.evals.sources import (
     DATA_VARIABLE,
     DataFile,
     DataFileError,
     MissingDataError,
     file_sha256,
+    hub_commit,
     iter_json_array,
     iter_jsonl,
+    known_sha256,
     resolve_file,
 )
+from farspan.evals.tasks import DOCUMENTS
 
 FILE = DataFile("org/set", "part/rows.jsonl", revision="abc", size=12_500_000)
 
@@ -68,6 +73,44 @@ def test_another_hash_is_refused(tmp_path: Path) -> None:
     path.write_text("{}\n", encoding="utf-8")
     with pytest.raises(DataFileError, match="is not the published"):
         resolve_file(right, tmp_path)
+
+
+def test_another_hash_of_a_file_that_may_differ_is_read(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.jsonl")
+    assert resolve_file(DataFile("org/set", "x.jsonl", sha256="0" * 64, strict=False), tmp_path) == path
+
+
+def test_hashes_are_read_once_and_again_where_a_file_changed(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.jsonl")
+    assert known_sha256(path) == known_sha256(path) == file_sha256(path)
+    path.write_text('{"b": 22}\n', encoding="utf-8")
+    assert known_sha256(path) == file_sha256(path)
+
+
+def test_the_commit_of_a_file_in_the_cache_of_the_hub_is_told(tmp_path: Path) -> None:
+    cached = put(tmp_path / "datasets--org--set" / "snapshots" / "abc123" / "part" / "rows.jsonl")
+    assert hub_commit(cached) == "abc123"
+    assert hub_commit(tmp_path / "part" / "rows.jsonl") == ""
+
+
+def test_a_file_under_another_name_is_found_in_the_cache_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    folder = tmp_path / "datasets--org--set"
+    cached = put(folder / "snapshots" / "a1" / "old.jsonl")
+    put(folder / "refs" / "main", "a1")
+    monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path))
+    assert resolve_file(DataFile("org/set", "new.jsonl", other_names=("old.jsonl",))) == cached
+
+
+def test_pinned_files_name_whole_commits_and_hashes() -> None:
+    for name in DOCUMENTS:
+        made = benchmark(name)
+        for file in {file for dataset in made.datasets.values() for file in made.files(dataset)}:
+            assert file.revision == "main" or re.fullmatch("[0-9a-f]{40}", file.revision), file
+            assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256), file
 
 
 def test_members_of_archives_are_found_by_the_end_of_their_path(tmp_path: Path) -> None:

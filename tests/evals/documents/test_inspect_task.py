@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from farspan.evals.documents import BenchmarkError
 from farspan.evals.documents.inspect_task import document_inspect_task
 from farspan.evals.sources import MissingDataError
+from farspan.evals.truncate import TruncationError
 from tests.evals.documents.stand_ins import EN, write_longbench, write_v2
 
 
@@ -103,3 +105,44 @@ def test_the_registry_names_every_benchmark_and_loads_no_model_library() -> None
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_judge_scores_beside_the_rules_and_its_failures_are_counted(tmp_path: Path) -> None:
+    rows = [
+        {"id": i, "context": f"Ada built mill {i}.", "question": "Who?", "answer": "Ada", "type": "computation"}
+        for i in range(3)
+    ]
+    (tmp_path / "longdep_qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    judge = get_model("mockllm/model", custom_outputs=[reply("True"), reply("perhaps"), reply("False")], memoize=False)
+
+    def judged(official: bool) -> tuple[dict[str, float], int | None]:
+        task = document_inspect_task(
+            "loogle", data_dir=str(tmp_path), datasets="longdep_qa", judge=True, official=official
+        )
+        (log,) = inspect_eval(
+            task,
+            model=get_model("mockllm/model", custom_outputs=[reply("Ada")] * 3, memoize=False),
+            model_roles={"judge": judge},
+            log_dir=str(tmp_path / "logs"),
+            display="none",
+            max_samples=1,
+        )
+        assert log.status == "success", log.error
+        assert log.results is not None
+        (score,) = [score for score in log.results.scores if score.name == "document_judge"]
+        return {name: float(metric.value) for name, metric in score.metrics.items()}, score.unscored_samples
+
+    found, unscored = judged(official=False)
+    assert (found["mean"], found["judge_unreadable"], unscored) == (pytest.approx(1 / 3), 1, 0)
+    judge = get_model("mockllm/model", custom_outputs=[reply("True"), reply("perhaps"), reply("False")], memoize=False)
+    found, unscored = judged(official=True)
+    assert (found["mean"], unscored) == (0.5, 1)
+
+
+def test_what_cannot_be_judged_or_answered_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="none of these sets is for a judge"):
+        document_inspect_task("loogle", data_dir=str(tmp_path), datasets="shortdep_cloze", judge=True)
+    with pytest.raises(TruncationError, match="window= under Inspect"):
+        document_inspect_task(
+            "longbench", data_dir=str(tmp_path), datasets="gov_report", window=512, tokenizer="reference"
+        )
