@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from farspan.attention import block_sparse_attention
+from farspan.attention import FlexFailed, block_sparse_attention
 from farspan.attention.executors.choice import random_plan
 from tests.attention.plans import random_inputs
 
@@ -41,7 +41,7 @@ def times_faster(backend: str) -> float:
     return median(seconds["dense"][1:]) / median(seconds["sparse"][1:])
 
 
-# the benchmark shows 2.5 and 3.5; here less, so that only a real loss of speed fails
+# the benchmark shows 2.4, 3.5 and 1.2; here less, so that only a real loss of speed fails
 @torch.no_grad()
 def test_gather_at_a_quarter_of_the_blocks() -> None:
     assert times_faster("gather") > 2.0
@@ -51,3 +51,11 @@ def test_gather_at_a_quarter_of_the_blocks() -> None:
 @pytest.mark.skipif(not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="no C compiler")
 def test_native_at_a_quarter_of_the_blocks() -> None:
     assert times_faster("native") > 2.8
+
+
+@torch.no_grad()
+def test_flex_at_a_quarter_of_the_blocks() -> None:
+    try:
+        assert times_faster("flex") > 1.0
+    except FlexFailed as error:
+        pytest.skip(str(error))
