@@ -118,3 +118,17 @@ def test_wrong_judges_and_baselines_are_one_line(
     assert code == 2
     assert message in error
     assert error.strip().count("\n") == 0
+
+
+def test_a_run_is_compared_with_an_earlier_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_longbench(tmp_path)
+    asked = ("eval", "longbench:hotpotqa", "--data-dir", str(tmp_path), "--model")
+    code, _, _ = typed(capsys, *asked, "baseline:lead-5", "--out", str(tmp_path / "old"))
+    assert code == 0
+    code, shown, _ = typed(capsys, *asked, "baseline:next-reference", "--against", str(tmp_path / "old"))
+    assert code == 0
+    assert "hotpotqa: +100.00, 95 % interval +100.00 to +100.00 over 3 answers on 3 documents" in shown
+    code, _, error = typed(capsys, *asked, "baseline:lead-5", "--against", str(tmp_path / "nowhere"))
+    assert (code, "is no folder of a run" in error) == (2, True)
+    code, _, error = typed(capsys, "eval", "lines", "--against", "x")
+    assert (code, "farspan report" in error) == (2, True)

@@ -84,6 +84,9 @@ def eval_(
     ] = "auto",
     prompts: Annotated[str, typer.Option(help="Document benchmarks: a file with prompts of your own.")] = "",
     runs: Annotated[int, typer.Option(min=0, help="Document benchmarks: answers a question.")] = 0,
+    against: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Document benchmarks: an earlier run to compare with.")
+    ] = "",
     judge: Annotated[
         str,
         typer.Option(
@@ -159,9 +162,12 @@ def eval_(
             thinking_tokens=thinking_tokens,
             options=parse_knobs(knob or []),
             judge=judge_of(judge, key_env=judge_key_env) if judge else None,
+            against=against,
         )
         eval_documents(asked, output_folder(out) if out is not None else None)
         return
+    if against:
+        raise ArgumentError("--against compares document benchmarks; of generated tasks farspan report compares runs")
     if judge:
         raise ArgumentError("--judge reads answers of document benchmarks; generated tasks are scored by rules")
     session = Session(

@@ -43,6 +43,7 @@ class DocumentsAsked:
     thinking_tokens: int
     options: Mapping[str, object] = field(default_factory=dict)
     judge: Judge | None = None
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
     from farspan.evals.documents import benchmark
     from farspan.evals.documents.asking import Fitter, PromptFile
     from farspan.evals.documents.baselines import PREFIX, BaselineVoice
+    from farspan.evals.documents.compare import compared, kept_run
     from farspan.evals.documents.run import run_documents
 
     chosen = []
@@ -84,6 +86,12 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
             )
             place = None if folder is None else folder / made.name
             voice = model.voice or BaselineVoice(asked.model.removeprefix(PREFIX), made, asked.data_dir or None)
+            before = None
+            if asked.against:
+                # a folder that holds no such run is told before anything is asked
+                before = kept_run(
+                    made, fitter.reading, datasets, asked.against, data_dir=asked.data_dir or None, limit=asked.limit
+                )
             with Progress(console=Console(stderr=True), transient=True) as bar:
                 lines = {dataset.name: bar.add_task(dataset.name, total=asked.limit) for dataset in datasets}
                 found = run_documents(
@@ -103,6 +111,10 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
                     found.save(place / "scores.json")
                 found = judged(found, asked.judge, None if place is None else place / "judgements.jsonl")
             show(found, title=asked.model)
+            if before is not None:
+                typer.echo(f"compared with {asked.against}, answer by answer, in percent:")
+                for difference in compared(found.scored, before.scored):
+                    typer.echo(f"  {difference}")
             if place is not None:
                 found.save(place / "scores.json")
                 typer.echo(f"wrote {place}")

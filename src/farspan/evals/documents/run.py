@@ -333,6 +333,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self._found)
 
+    @property
+    def runs(self) -> int:
+        """The highest number of an answer to one question."""
+        return max((run for _, _, run in self._found), default=0)
+
     def get(self, key: Key) -> tuple[str, Mapping[str, object]] | None:
         """A prediction and how its prompt was cut."""
         return self._found.get(key)

@@ -32,8 +32,15 @@ def score_files(
     scored: list[Scored] = []
     files = []
     for file, chosen in _files(benchmark, path, dataset):
+        seen: set[str] = set()
         try:
-            for sample, prediction in benchmark.predictions(chosen, _rows(file)):
+            for number, (sample, prediction) in enumerate(benchmark.predictions(chosen, _rows(file))):
+                if sample.id in seen:
+                    # published rows often have no id; each is a question of its own all the same
+                    own = f"{sample.id}/{number}"
+                    metadata = {**sample.metadata, "shared_context_key": own}
+                    sample = sample.model_copy(update={"id": own, "metadata": metadata})
+                seen.add(sample.id)
                 scored.append(benchmark.scored(sample, prediction, reading))
         except (KeyError, TypeError, AttributeError) as error:
             raise BenchmarkError(
