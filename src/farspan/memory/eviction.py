@@ -168,7 +168,7 @@ class Evictor:
         cache = kwargs["past_key_values"]
         assert isinstance(cache, Cache)
         if not isinstance(layer, PrunedLayer):
-            layer = cache.layers[self.stats.layer] = PrunedLayer.adopt(layer)
+            layer = cache.layers[self.stats.layer] = self.lever.adopt(layer, self.turning)
         if self.lever.asked and self._query is not None:
             layer.remember(self._query, self.lever.asked)
         self._query = None
@@ -202,7 +202,7 @@ class Evictor:
         if self.stats.layer >= len(cache.layers):
             return None
         layer = cache.layers[self.stats.layer]
-        if type(layer) in (DynamicLayer, PrunedLayer):
+        if isinstance(layer, PrunedLayer) or type(layer) is DynamicLayer:
             assert isinstance(layer, DynamicLayer)
             return layer
         if isinstance(layer, DynamicSlidingWindowLayer):
@@ -269,12 +269,12 @@ def prune(cache: Cache, lever: EvictionLever, *, mask: Tensor | None = None) -> 
     if lever.asked:
         raise FarspanError(f"lever '{lever.name}' asks the last queries; switch it on while the prompt is read")
     for index, layer in enumerate(cache.layers):
-        if type(layer) not in (DynamicLayer, PrunedLayer):
+        if not isinstance(layer, PrunedLayer) and type(layer) is not DynamicLayer:
             continue
         assert isinstance(layer, DynamicLayer)
         if not layer.is_initialized:
             continue
-        pruned = layer if isinstance(layer, PrunedLayer) else PrunedLayer.adopt(layer)
+        pruned = layer if isinstance(layer, PrunedLayer) else lever.adopt(layer, None)
         cache.layers[index] = pruned
         prune_layer(pruned, lever, mask, index=index, layers=len(cache.layers))
 

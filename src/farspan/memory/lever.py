@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer
 
 from farspan.attention.lever import AttentionLever
 from farspan.attention.selection import AttentionContext, Selection
 from farspan.errors import LeverNotApplicable
-from farspan.memory.eviction import Stored, evicting
+from farspan.memory.eviction import Stored, Turning, evicting
+from farspan.memory.pruned_layer import PrunedLayer
 from farspan.recipe import Lever
 
 if TYPE_CHECKING:
@@ -53,6 +55,10 @@ class EvictionLever(Lever):
         """Keys to keep a head, of `tokens` int64 [B, 1] that each row has seen: Tensor int64 [B, 1]."""
         raise NotImplementedError(f"{type(self).__name__} does not implement limit")
 
+    def adopt(self, layer: DynamicLayer, turning: Turning | None) -> PrunedLayer:
+        """The layer that takes over the contents of one of transformers' own; `turning` where `turns` asks for it."""
+        return PrunedLayer.adopt(layer)
+
     @property
     def asked(self) -> int:
         """How many of the last queries `score` wants to see."""
@@ -60,7 +66,7 @@ class EvictionLever(Lever):
 
     @property
     def turns(self) -> bool:
-        """Whether `score` wants to know how queries are rotated."""
+        """Whether the method wants to know how queries and keys are rotated."""
         return False
 
     @property
