@@ -149,6 +149,7 @@ def test_names_of_judges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (judge.settings.model, judge.settings.key.get_secret_value()) == ("org/name", "secret")
     assert "secret" not in judge.name
     assert judge_of("mockllm/model").name == "mockllm/model"
+    assert judge_of("reference").name == "farspan/reference"
     for text, message in (
         ("http://host/v1", "NAME@http://host/v1"),
         ("nobody/nothing", "provider/model"),

@@ -13,7 +13,7 @@ from farspan.evals.documents import benchmark
 from farspan.evals.documents.base import CONTEXT
 from farspan.evals.metrics.rouge import rouge_lcs_zh
 from farspan.evals.sources import DataFileError
-from farspan.evals.tasks.cnnsum import CUE, CNNSum, abnormal_report, rouge_zh_score
+from farspan.evals.tasks.cnnsum import CUE, CNNSum, abnormal_report, first_summary, rouge_zh_score
 from tests.evals.tasks.document_rows import ZH_TEXT, write_jsonl
 
 SUMMARY = "林小雨离开山村去城市，经历挫折，最后回到家乡办学。"
@@ -75,6 +75,22 @@ def test_an_empty_reference_fails_and_is_counted(tmp_path: Path) -> None:
     bench = benchmark("cnnsum", checked=False)
     (sample,) = bench.load(bench.datasets["L-IE"], tmp_path)
     assert bench.scored(sample, SUMMARY, "fixed").problems == ("metric_error: ValueError",)
+
+
+def test_the_fixed_reading_ends_where_another_summary_begins(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "cnnsum_L_16k.jsonl", rows())
+    bench = benchmark("cnnsum", checked=False)
+    sample = next(bench.load(bench.datasets["L-IE"], tmp_path))
+    said = f"{CUE}{SUMMARY}\n\n下面是另一部小说的节选。他们走了很远的路。{CUE}别的摘要。"
+    official, fixed = (bench.figures(sample, said, reading)["length"] for reading in ("official", "fixed"))
+    assert fixed < official
+    assert first_summary(f"{CUE}{SUMMARY}{CUE}x") == first_summary(SUMMARY) == SUMMARY
+    assert first_summary(CUE) == first_summary("") == ""
+
+
+def test_continuing_a_story_and_copying_it_are_told() -> None:
+    assert abnormal_report("“走吧。”他说。“好。”")["dialogue"] == pytest.approx(4 / 12)
+    assert abnormal_report(SUMMARY)["dialogue"] == 0.0
 
 
 @pytest.mark.timing

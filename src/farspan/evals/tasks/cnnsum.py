@@ -148,8 +148,10 @@ class CNNSum(DocumentBenchmark):
 
     def figures(self, sample: LongSample, prediction: str, reading: Reading) -> dict[str, float]:
         reference = sample.answers[0]
-        if reading == "fixed" and not reference:
-            raise ValueError("the reference is empty")
+        if reading == "fixed":
+            if not reference:
+                raise ValueError("the reference is empty")
+            prediction = first_summary(prediction)
         return {
             "score": rouge_zh_score(prediction, reference),
             "lcs": rouge_lcs_zh(prediction, reference),
@@ -226,6 +228,14 @@ def chance_level(scored: Sequence[Scored]) -> float | None:
         except ValueError:
             continue
     return round(100.0 * sum(values) / len(values), 5) if values else None
+
+
+def first_summary(prediction: str) -> str:
+    """An answer up to where it sets out again with the cue of the prompt; a cue at its beginning is taken off.
+
+    Models that continue text start another excerpt and summary once they are done.
+    """
+    return prediction.strip().removeprefix(CUE).partition(CUE)[0].strip()
 
 
 def rouge_zh_score(prediction: str, reference: str) -> float:
