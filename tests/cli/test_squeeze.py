@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,10 @@ def test_a_context_is_read_once_and_asked_again(
     assert run(*command) == 0
     shown = capsys.readouterr().out
     assert "4 layers clustered, 0 dense" in shown
+    (line,) = [line for line in shown.splitlines() if line.startswith("at other sparsities")]
+    shares = {float(sparsity): int(share) for sparsity, share in re.findall(r"(0\.\d) (\d+)% \(", line)}
+    assert list(shares) == [0.5, 0.7, 0.8, 0.9]
+    assert sorted(shares.values(), reverse=True) == list(shares.values())
     (lever,) = Recipe.from_yaml(out / "recipe.yaml")
     assert isinstance(lever, Squeezed)
     assert (lever.sparsity, lever.hierarchical) == (0.5, True)

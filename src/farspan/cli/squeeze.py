@@ -116,10 +116,16 @@ def _summary(cache: PrefixCache, lever: Squeezed, file: Path) -> list[str]:
     kept = cache.kept_fractions(lever.sparsity, hierarchical=lever.hierarchical)
     shares = ", ".join(f"layer {index} {share:.0%}" for index, share in kept.items())
     dense = len(cache.layers) - len(kept)
+    others = []
+    for quantile in sorted(map(float, cache.thresholds.get("fine kv_head", {}))):
+        found = cache.kept_fractions(quantile, hierarchical=lever.hierarchical)
+        low, high = min(found.values()), max(found.values())
+        others.append(f"{quantile:g} {sum(found.values()) / len(found):.0%} ({low:.0%} to {high:.0%})")
     return [
         f"context: {len(cache):,} tokens, keys and values {cache.bytes() / 2**20:.1f} MiB, "
         f"{len(kept)} layers clustered, {dense} dense",
         f"read at sparsity {lever.sparsity}: {shares} of the context (its own last {cache.window} tokens asked)",
+        f"at other sparsities, mean over layers (least to most): {', '.join(others)}",
         f"largest cluster: {cache.largest_share():.0%} of a head's keys",
         f"recipe: {file}",
     ]
