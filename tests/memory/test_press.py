@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, StaticCache
 
 from farspan.attention import SinkWindow, attention_report
+from farspan.engine import Engine, Request
 from farspan.errors import FarspanError, LeverNotApplicable, RecipeError
 from farspan.memory import (
     EvictionLever,
@@ -227,6 +228,29 @@ def test_what_a_press_cannot_serve_says_so() -> None:
         KVPressAdapter(ScorerPress(0.5))(sliding),
     ):
         sliding(ids)
+
+
+@torch.no_grad()
+def test_the_engine_generates_with_an_adapted_press() -> None:
+    class Words:
+        """Ids as text."""
+
+        eos_token_id = None
+
+        def decode(self, ids: list[int], **kwargs: object) -> str:
+            return " ".join(map(str, ids))
+
+    model = tiny_model("llama")
+    prompts = [tokens(1, 60)[0].tolist(), tokens(1, 60, seed=1)[0].tolist()]
+    uneven = [Request(ids, max_new_tokens=5) for ids in (prompts[0], prompts[1][:40])]
+    with KVPressAdapter(ScorerPress(0.5))(model):
+        with Engine(model, Words()) as engine:  # type: ignore[arg-type]
+            results = engine.generate_batch([Request(ids, max_new_tokens=5) for ids in prompts])
+        with Engine(model, Words()) as engine, pytest.raises(FarspanError, match="one at a time"):  # type: ignore[arg-type]
+            engine.generate_batch(uneven)
+        for ids, result in zip(prompts, results, strict=True):
+            alone = model.generate(torch.tensor([ids]), max_new_tokens=5, do_sample=False, eos_token_id=None)
+            assert result.ids == alone[0, 60:].tolist()
 
 
 LEVERS: list[EvictionLever] = [
