@@ -70,6 +70,7 @@ def test_a_judge_that_never_replies_gives_no_score(tmp_path: Path) -> None:
     (row,) = [row for row in found.table.rows if row.group == "judge"]
     assert (row.value, row.n) == (None, 0)
     assert any("4 of 4 answers have no verdict" in note for note in found.table.notes)
+    assert "judge: 4 of 4 answers got no reply: no reply" in found.table.notes
 
 
 def test_verdicts_are_kept_and_only_what_failed_is_asked_again(tmp_path: Path) -> None:

@@ -159,8 +159,9 @@ def judged_run(
             **made.judge_identity(),
         },
     )
-    judgements = asyncio.run(_judged_all(made, answers, judge, found.reading, kept, progress))
-    return replace(found, judge=judge.name, judgements=tuple(judgements))
+    reasons: list[str] = []
+    judgements = asyncio.run(_judged_all(made, answers, judge, found.reading, kept, progress, reasons))
+    return replace(found, judge=judge.name, judgements=tuple(judgements), judge_trouble=reasons[0] if reasons else "")
 
 
 async def _judged_all(
@@ -170,11 +171,20 @@ async def _judged_all(
     reading: Reading,
     kept: Verdicts,
     progress: Callable[[int, int], None] | None,
+    reasons: list[str],
 ) -> list[Judgement]:
+    """The judgements in order; why replies did not come is added to `reasons`."""
     found: list[Judgement | None] = [None] * len(answers)
     places = iter(range(len(answers)))
     done = 0
-    async with judge.asked() as ask:
+    async with judge.asked() as unheard:
+
+        async def ask(prompt: str) -> str:
+            try:
+                return await unheard(prompt)
+            except JudgeSilent as error:
+                reasons.append(" ".join(str(error).split())[:300])
+                raise
 
         async def reader() -> None:
             nonlocal done

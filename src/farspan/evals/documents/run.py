@@ -36,6 +36,7 @@ class DocumentRun:
     unanswered : questions that got no answer
     files : the data read, with revision and hash
     judge, judgements : who read the open answers, and what it said
+    judge_trouble : why the first of its replies that did not come is missing
     """
 
     benchmark: DocumentBenchmark
@@ -47,6 +48,7 @@ class DocumentRun:
     files: tuple[Mapping[str, object], ...] = ()
     judge: str = ""
     judgements: tuple[Judgement, ...] = ()
+    judge_trouble: str = ""
 
     @cached_property
     def table(self) -> Table:
@@ -72,7 +74,8 @@ class DocumentRun:
             ("judge_unreadable", "got a reply without a readable verdict"),
         ):
             if count := sum(bool(one.figures.get(figure)) for one in self.judgements):
-                notes.append(f"judge: {count} of {n} answers {label}")
+                why = f": {self.judge_trouble}" if figure == "judge_silent" and self.judge_trouble else ""
+                notes.append(f"judge: {count} of {n} answers {label}{why}")
         if without := sum(not one.verdicts for one in self.judgements):
             notes.append(f"judge: {without} of {n} answers have no verdict and are in no average of the judge")
         return rows, notes
