@@ -13,6 +13,7 @@ import typer
 
 from farspan.cli.arguments import output_folder, parse_lengths
 from farspan.cli.profile_methods import attention, mixers
+from farspan.cli.profile_output import Passes
 from farspan.cli.verbs import DefaultVerb
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def model(
         model_path(name)
     profiles = []
     for name in models:
-        with _Progress(f"profiling {name}") as progress:
+        with Passes(f"profiling {name}") as progress:
             loaded, _ = load(
                 name, dtype=dtype, device=device, attn_implementation=attn, trust_remote_code=trust_remote_code
             )
@@ -141,36 +142,6 @@ def model(
             (folder / "profile.csv").write_text(to_csv(profiles), encoding="utf-8")
     if folder is not None:
         console.print(f"written: {folder / 'profile.json'}, {folder / 'profile.csv'}", soft_wrap=True)
-
-
-class _Progress:
-    """A progress bar on the error stream, gone when the work is done."""
-
-    def __init__(self, label: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("passes"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._task = self._bar.add_task(label, total=None)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
-
-    def at(self, done: int, total: int) -> None:
-        """Show how far the work is."""
-        self._bar.update(self._task, completed=done, total=total)
 
 
 def _print(console: Console, profile: Profile) -> None:

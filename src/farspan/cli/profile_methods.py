@@ -6,23 +6,25 @@ They read arguments and print tables; loading, levers, measuring and scoring bel
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from farspan.cli.arguments import ArgumentError, output_folder, parse_lengths
-from farspan.cli.profile_output import print_attention, print_mixers, print_models, write
+from farspan.cli.profile_output import Passes, print_attention, print_mixers, print_models, write
 from farspan.errors import FarspanError
 from farspan.recipe import Lever, Recipe, lever_class, lever_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from farspan.attention import AttentionLever
-    from farspan.profiling import AttentionCost, Profile
+    from farspan.profiling import AttentionCost, Problem, Profile
 
 DENSE = "dense"
 # a comma before a name and not before a setting
@@ -48,7 +50,9 @@ def attention(
     shape: Annotated[
         str, typer.Option(metavar="HEADS,KV,DIM", help="Of made attention, where no model is given.")
     ] = "8,8,64",
-    layers: Annotated[int, typer.Option(min=1, help="Layers of the model to compare on, spread over its depth.")] = 4,
+    layers: Annotated[
+        int, typer.Option(min=1, help="Layers of the model to compare on, taken evenly over its depth.")
+    ] = 4,
     whole: Annotated[bool, typer.Option(help="Also time and weigh the whole model with each method.")] = True,
     task: Annotated[
         list[str] | None, typer.Option(metavar="TASK", help="Also score the model with each method; may be repeated.")
@@ -103,22 +107,30 @@ def attention(
     costs: list[AttentionCost] = []
     profiles: list[Profile] = []
     scores: dict[tuple[str, int], dict[str, float]] = {}
-    if model is None:
-        costs = _made(alone, wanted, shape, dtype, device, rounds, memory, backend, seed)
-    else:
-        from farspan.models import load
+    each = int(whole) + int(bool(task)) if model is not None else 0
+    total = len(wanted) * int(model is None or bool(alone)) + each * (1 + len(levers))
+    with Passes("comparing") as passes:
+        step = partial(passes.step, total)
+        if model is None:
+            problems = _made(wanted, shape, dtype, device, seed)
+            costs = _compared(problems, alone, rounds, memory, backend, step)
+        else:
+            from farspan.models import load
 
-        loaded, tokenizer = load(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
-        with stretch(loaded):
-            ids = _text(tokenizer)
-            if alone:
-                costs = _of_model(loaded, ids, alone, wanted, layers, rounds, memory, backend)
-            for name in [DENSE, *levers] if whole or task else []:
-                with Recipe([levers[name]] if name in levers else [])(loaded):
-                    if whole:
-                        profiles.append(_profile(loaded, ids, wanted, rounds, memory, model, name))
-                    if task:
-                        scores |= _scores(loaded, tokenizer, task, wanted, n, seed, name)
+            loaded, tokenizer = load(model, dtype=dtype, device=device, trust_remote_code=trust_remote_code)
+            with stretch(loaded):
+                ids = _text(tokenizer)
+                if alone:
+                    problems = _read(loaded, ids, wanted, layers)
+                    costs = _compared(problems, alone, rounds, memory, backend, step)
+                for name in [DENSE, *levers] if each else []:
+                    with Recipe([levers[name]] if name in levers else [])(loaded):
+                        if whole:
+                            profiles.append(_profile(loaded, ids, wanted, rounds, memory, model, name))
+                            step()
+                        if task:
+                            scores |= _scores(loaded, tokenizer, task, wanted, n, seed, name)
+                            step()
     for length in wanted:
         print_attention(console, [cost for cost in costs if cost.length == length])
         if profiles or scores:
@@ -140,7 +152,7 @@ def mixers(
     heads: Annotated[int, typer.Option(min=1, help="Parts of the channels with matrices of their own.")] = 4,
     rounds: Annotated[int, typer.Option(min=1, help="Timed runs a mixer.")] = 3,
     memory: Annotated[bool, typer.Option(help="Measure memory, in a pass of its own.")] = True,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of weights and tokens.")] = 0,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for mixers.json and mixers.csv; nothing without it.")
@@ -161,19 +173,20 @@ def mixers(
 
     console = Console(highlight=False)
     kinds = list(MIXERS) if mixers == "all" else [part.strip() for part in mixers.split(",") if part.strip()]
-    if device not in ("cpu", "cuda"):
-        raise ArgumentError(f"--device {device}: write cpu or cuda")
+    place = _place(device)
     folder = None if out is None else output_folder(out)
-    costs = profile_mixers(
-        kinds,
-        parse_lengths(lengths),
-        hidden=hidden,
-        heads=heads,
-        rounds=rounds,
-        memory=memory,
-        device=device,
-        seed=seed,
-    )
+    with Passes("mixing") as passes:
+        costs = profile_mixers(
+            kinds,
+            parse_lengths(lengths),
+            hidden=hidden,
+            heads=heads,
+            rounds=rounds,
+            memory=memory,
+            device=str(place),
+            seed=seed,
+            progress=passes.at,
+        )
     print_mixers(console, costs)
     if folder is not None:
         write(console, folder, {"mixers.json": rows_json(costs), "mixers.csv": rows_csv(costs)})
@@ -209,20 +222,27 @@ def _levers(typed: Sequence[str]) -> tuple[dict[str, Lever], dict[str, str]]:
     }, left_out
 
 
-def _made(
+def _compared(
+    problems: Iterator[Problem],
     methods: dict[str, AttentionLever],
-    lengths: Sequence[int],
-    shape: str,
-    dtype: str,
-    device: str,
     rounds: int,
     memory: bool,
     backend: str,
-    seed: int,
+    step: Callable[[], None],
 ) -> list[AttentionCost]:
+    from farspan.profiling import profile_attention
+
+    costs = []
+    for problem in problems:
+        costs += profile_attention(methods, problem, rounds=rounds, memory=memory, backend=backend)
+        step()
+    return costs
+
+
+def _made(lengths: Sequence[int], shape: str, dtype: str, device: str, seed: int) -> Iterator[Problem]:
     import torch
 
-    from farspan.profiling import made_up, profile_attention
+    from farspan.profiling import made_up
 
     try:
         heads, kv_heads, dim = (int(part) for part in shape.split(","))
@@ -232,41 +252,32 @@ def _made(
         raise ArgumentError(
             f"--shape {shape} is not HEADS,KV,DIM with heads a multiple of KV; write 32,8,128"
         ) from None
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise FarspanError("--device cuda: torch finds no GPU here")
-    place = torch.device("cuda" if device == "cuda" or (device == "auto" and cuda) else "cpu")
     types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype not in ("auto", *types):
         raise ArgumentError(f"--dtype {dtype}: write auto, {', '.join(types)}")
+    place = _place(device)
     kind = types.get(dtype, torch.bfloat16 if place.type == "cuda" else torch.float32)
-    costs = []
-    for length in lengths:
-        problem = made_up(length, heads, kv_heads, dim, place, kind, seed)
-        costs += profile_attention(methods, problem, rounds=rounds, memory=memory, backend=backend)
-    return costs
+    return (made_up(length, heads, kv_heads, dim, place, kind, seed) for length in lengths)
 
 
-def _of_model(
-    model: PreTrainedModel,
-    ids: Sequence[int],
-    methods: dict[str, AttentionLever],
-    lengths: Sequence[int],
-    layers: int,
-    rounds: int,
-    memory: bool,
-    backend: str,
-) -> list[AttentionCost]:
-    from farspan.profiling import profile_attention, read_by
+def _place(device: str) -> torch.device:
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ArgumentError(f"--device {device}: write auto, cpu or cuda")
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise FarspanError("--device cuda: torch finds no GPU here")
+    return torch.device("cuda" if found and device != "cpu" else "cpu")
+
+
+def _read(model: PreTrainedModel, ids: Sequence[int], lengths: Sequence[int], layers: int) -> Iterator[Problem]:
+    from farspan.profiling import read_by
     from farspan.profiling.layers import text_ids
 
     depth = int(model.config.get_text_config(decoder=True).num_hidden_layers)
     chosen = frozenset(round(index * (depth - 1) / max(1, layers - 1)) for index in range(min(layers, depth)))
-    costs = []
-    for length in lengths:
-        problem = read_by(model, text_ids(ids, length).to(model.device), chosen)
-        costs += profile_attention(methods, problem, rounds=rounds, memory=memory, backend=backend)
-    return costs
+    return (read_by(model, text_ids(ids, length).to(model.device), chosen) for length in lengths)
 
 
 def _text(tokenizer: PreTrainedTokenizerBase) -> list[int]:

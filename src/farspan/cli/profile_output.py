@@ -1,4 +1,4 @@
-"""Tables of methods and mixers on the screen, one a length, narrow enough for a terminal of 80 columns; and files."""
+"""Progress, tables of methods and mixers, one a length and narrow enough for 80 columns, and files of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,44 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from farspan.profiling import AttentionCost, MixerCost, Profile
+
+
+class Passes:
+    """A progress bar on the error stream, gone when the work is done."""
+
+    def __init__(self, label: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("passes"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(label, total=None)
+        self._done = 0
+
+    def __enter__(self) -> Passes:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def step(self, total: int) -> None:
+        """One more pass is done."""
+        self._done += 1
+        self.at(self._done, total)
+
+    def at(self, done: int, total: int) -> None:
+        """Show how far the work is."""
+        self._bar.update(self._task, completed=done, total=total)
 
 
 def print_attention(console: Console, costs: Sequence[AttentionCost]) -> None:

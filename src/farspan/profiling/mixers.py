@@ -8,7 +8,7 @@ Source: arXiv 2302.06218, abstract (cost against context, mixer by mixer).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -63,6 +63,7 @@ def profile_mixers(
     memory: bool = True,
     device: str = "cpu",
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[MixerCost]:
     """Measure mixers on the same random tokens, all of them in turn in every round.
 
@@ -71,13 +72,14 @@ def profile_mixers(
     kinds : names of mixers
     lengths : tokens of the sequence
     hidden, heads : channels of a token, and parts they are divided into
+    progress : called with lengths done and lengths in all
 
     Raises
     ------
     MixerError : no such mixer, or channels that do not divide into heads.
     """
     place, costs = torch.device(device), []
-    for length in sorted(set(lengths)):
+    for done, length in enumerate(ordered := sorted(set(lengths))):
         torch.manual_seed(seed)
         mixers = {kind: build_mixer(kind, hidden, heads, max_length=length + 1).to(place).eval() for kind in kinds}
         tokens = torch.randn(1, length, hidden, generator=torch.Generator().manual_seed(seed)).to(place)
@@ -107,6 +109,8 @@ def profile_mixers(
                     rounds=rounds,
                 )
             )
+        if progress is not None:
+            progress(done + 1, len(ordered))
     return costs
 
 
