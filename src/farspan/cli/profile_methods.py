@@ -40,7 +40,7 @@ Methods = Annotated[
 
 def attention(
     model: Annotated[
-        str | None, typer.Argument(metavar="[MODEL]", help="A local folder, a hub name or 'reference'.")
+        str | None, typer.Argument(metavar="MODEL", help="A local folder, a hub name or 'reference'.")
     ] = None,
     methods: Methods = ["all"],  # noqa: B006, typer reads it and nobody writes to it
     recipe: Annotated[
