@@ -314,5 +314,5 @@ def test_levers_that_make_no_press_are_named(lever: EvictionLever, ratio: float 
 
 def test_without_kvpress_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kvpress", None)
-    with pytest.raises(FarspanError, match="pip install kvpress"):
+    with pytest.raises(FarspanError, match="pip install --no-deps kvpress"):
         to_press(KeyNorm())

@@ -239,7 +239,10 @@ def to_press(lever: EvictionLever, compression_ratio: float | None = None) -> Pr
         base = importlib.import_module("kvpress").ScorerPress
         queries = importlib.import_module("kvpress.utils").get_prerope_query_states
     except ImportError as error:
-        raise FarspanError(f"a lever becomes a press with kvpress alone ({error}); pip install kvpress") from error
+        raise FarspanError(
+            f"a lever becomes a press with kvpress alone ({error}); as it pins an older transformers: "
+            "pip install --no-deps kvpress cachetools fire"
+        ) from error
     attributes = {"lever": lever, "queries_of": staticmethod(queries), "__doc__": str(lever)}
     kind = type("FarspanPress", (_Scored, base), attributes)
     return cast("Press", kind(compression_ratio=compression_ratio))
