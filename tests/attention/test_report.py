@@ -5,9 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from farspan.attention import BlockPlan, LayerStats, coverage, permutation_shares
+from farspan.attention import (
+    AttentionLever,
+    BlockPlan,
+    LayerStats,
+    SinkWindow,
+    XAttention,
+    attention_report,
+    coverage,
+    permutation_shares,
+)
 from farspan.attention.report import summary
 from farspan.errors import FarspanError
+from tests.attention.conftest import tiny_model
 from tests.attention.plans import full_plan, random_inputs, random_keep
 
 
@@ -80,4 +90,27 @@ def test_a_summary_says_what_was_read_and_why_not() -> None:
         "attention by pbs: 50.0% of the cells read in 6 of 13 calls (layers 25.0% to 75.0%), by gather (6)"
     )
     assert lines[1] == "attention: choosing took 25.0% of its time; 25.0% of dense attention's operations"
+    first.kv_bytes, first.dense_kv_bytes = 3.0, 4.0
+    assert summary([first, second])[1].endswith("25.0% of dense attention's operations and 75.0% of its reads")
     assert lines[2:] == ["attention: dense in 5 calls with a single new token", "attention: dense because of mask (2)"]
+
+
+@pytest.mark.parametrize("per_query_head", [False, True])
+@torch.no_grad()
+def test_bytes_are_counted_by_blocks_of_queries(per_query_head: bool) -> None:
+    model, ids = tiny_model("llama"), torch.arange(3, 67)[None]
+    lever: AttentionLever = SinkWindow(sinks=16, window=16, block_size=16, min_length=0)
+    if per_query_head:
+        lever = XAttention(block_size=16, stride=4, threshold=1.0, min_length=0)
+    with lever(model):
+        model(ids)
+        (stats, _) = attention_report(model)
+    key, heads = 2 * 16 * 4, 2
+    # four blocks of queries, with 1, 2, 3 and 4 blocks of keys before them and at their place
+    assert stats.dense_kv_bytes == (1 + 2 + 3 + 4) * 16 * heads * key
+    if per_query_head:
+        # every query head by itself
+        assert stats.kv_bytes == 2 * stats.dense_kv_bytes
+    else:
+        # the sinks, the block before, and the own one
+        assert stats.kv_bytes == (1 + 2 + 3 + 3) * 16 * heads * key

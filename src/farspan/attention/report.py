@@ -76,9 +76,11 @@ def summary(reports: Sequence[LayerStats]) -> list[str]:
         choosing = sum(stats.selection_seconds for stats in sparse)
         whole = choosing + sum(stats.execution_seconds for stats in sparse)
         saved = sum(stats.flops for stats in sparse) / max(sum(stats.dense_flops for stats in sparse), 1.0)
+        dense_bytes = sum(stats.dense_kv_bytes for stats in sparse)
+        read = f" and {sum(stats.kv_bytes for stats in sparse) / dense_bytes:.1%} of its reads" if dense_bytes else ""
         lines.append(
             f"attention: choosing took {choosing / whole if whole else 0.0:.1%} of its time; "
-            f"{saved:.1%} of dense attention's operations"
+            f"{saved:.1%} of dense attention's operations{read}"
         )
     if decode := sum(stats.decode for stats in reports):
         lines.append(f"attention: dense in {decode} calls with a single new token")

@@ -40,6 +40,8 @@ class LayerStats:
     head_density : kept cells over causal cells of the sparse calls, one number per selection (head or KV head)
     selection_seconds, execution_seconds : time spent choosing and computing in sparse calls (on a GPU: launching)
     flops, dense_flops : floating-point operations of the sparse calls, selection included, and of dense attention
+    kv_bytes, dense_kv_bytes : keys and values that plans fetch, each block of queries by itself, and what dense
+        attention in blocks of that size would; calls that a method computes by itself are not among them
     figures : averages of what the method reported per head
     """
 
@@ -55,6 +57,8 @@ class LayerStats:
     execution_seconds: float = 0.0
     flops: float = 0.0
     dense_flops: float = 0.0
+    kv_bytes: float = 0.0
+    dense_kv_bytes: float = 0.0
     figures: dict[str, list[float]] = field(default_factory=dict)
 
     @property
@@ -130,6 +134,13 @@ class LayerState:
     ) -> None:
         """Add one sparse call: what was selected, by which executor, and (selection, execution) seconds."""
         plan = selection.plan
+        row = 2.0 * key.shape[-1] * key.element_size()
+        singles = 0 if plan.col_idx is None else len(plan.col_idx)
+        fetched = int(plan.full_num.sum() + plan.partial_num.sum()) * plan.block_k + singles
+        # a selection that several KV heads share is fetched by each of them
+        self.stats.kv_bytes += fetched * max(1, key.shape[1] // plan.selections) * row
+        ends = (torch.arange(1, plan.n_q + 1) * plan.block_q).clamp(max=plan.q_len) + plan.q_offset
+        self.stats.dense_kv_bytes += int(ends.sum()) * plan.batch * key.shape[1] * row
         self.count_cells(plan.kept_cells.sum(0), plan.causal_cells.sum(0), context, backend, query, key, seconds)
 
     def count_cells(
