@@ -22,6 +22,8 @@ from farspan.training.data.packing import document_bounds
 
 IMPLEMENTATION = "farspan_packed"
 Backend = Literal["auto", "loop", "varlen"]
+# On a CPU documents are filled up to a multiple of this: kernels are built and kept for every length they have met.
+ROWS = 64
 PROBE = 4  # tokens of a document in the check
 WIDEST = 256  # head dimensions that the kernel for documents of varying length takes
 
@@ -112,10 +114,12 @@ def _one(
 ) -> Tensor:
     """Attention of one document, [tokens, heads, dim]."""
     tokens = len(query)
-    query, key, value = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
+    # what fills up comes after every token, where causal attention does not look
+    spare = -tokens % ROWS if causal and query.device.type == "cpu" else 0
+    query, key, value = (F.pad(tensor, (0, 0, 0, 0, 0, spare)).transpose(0, 1)[None] for tensor in (query, key, value))
     mask = None
     if window is not None and tokens > window:
-        place = torch.arange(tokens, device=query.device)
+        place = torch.arange(tokens + spare, device=query.device)
         distance = place[:, None] - place
         mask = distance < window
         mask &= distance >= 0 if causal else distance > -window
@@ -125,7 +129,7 @@ def _one(
         )
     else:
         found = _written_out(query, key, value, mask, causal, softcap, scaling)
-    return found[0].transpose(0, 1)
+    return found[0, :, :tokens].transpose(0, 1)
 
 
 def _written_out(
