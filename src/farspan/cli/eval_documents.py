@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,10 +66,9 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
     from farspan.evals.documents.run import run_documents
 
     chosen = []
-    for task in asked.tasks:
-        name, _, sets = task.partition(":")
+    for name, sets in _by_benchmark(asked.tasks).items():
         made = benchmark(name, **asked.options)
-        chosen.append((made, made.chosen([part for part in sets.split(",") if part])))
+        chosen.append((made, made.chosen(sets)))
     if asked.judge is not None:
         _check_judge(chosen)
     prompts = PromptFile(asked.prompts) if asked.prompts else None
@@ -118,6 +117,16 @@ def eval_documents(asked: DocumentsAsked, folder: Path | None) -> None:
             if place is not None:
                 found.save(place / "scores.json")
                 typer.echo(f"wrote {place}")
+
+
+def _by_benchmark(tasks: Sequence[str]) -> dict[str, list[str]]:
+    """Sets by benchmark, so that each has one run and one table; a benchmark named alone means its usual sets."""
+    found: dict[str, list[str]] = {}
+    whole = {task for task in tasks if ":" not in task}
+    for task in tasks:
+        name, _, sets = task.partition(":")
+        found.setdefault(name, []).extend([] if name in whole else [part for part in sets.split(",") if part])
+    return found
 
 
 def judged(found: DocumentRun, judge: Judge, keep: Path | None) -> DocumentRun:
