@@ -48,7 +48,7 @@ def test_the_command_runs_on_the_bundled_model_without_a_socket(
         "--limit",
         "1",
         "--window",
-        "1k",
+        "2k",
     ]
     options = [part for key, value in stand_in.options.items() for part in ("--knob", f"{key}={value}")]
     with pytest.raises(SystemExit) as ended:
