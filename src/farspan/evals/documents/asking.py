@@ -179,6 +179,9 @@ class Fitter:
         prompt = self._worded(sample) if prompt is None else _one_document(prompt)
         limit = sample.max_new_tokens or self.benchmark.datasets[sample.task].max_new_tokens
         context = sample.text
+        if CONTEXT not in prompt.user:
+            # a question without the document, or one that follows a first reply: all of it is what may be cut
+            prompt, context = replace(prompt, user=CONTEXT), prompt.user
         chat = self._chat(prompt)
         if self.tokenizer is None or self.window is None:
             user = prompt.user.replace(CONTEXT, context)
