@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("farspan.cli.generate:generate", "Write samples of a generated task to a file."),
     "levels": ("farspan.cli.levels:levels", "Write your own questions at several lengths to a file."),
     "taxonomy": ("farspan.cli.taxonomy:taxonomy", "Show how much of its context each task needs and how well hidden."),
+    "probe": ("farspan.cli.probe:probe", "Show how much context it takes to follow a hidden graph."),
     "report": ("farspan.cli.report:report", "Make the report of a run again."),
     "rank": ("farspan.cli.rank:rank", "Order documents by how much they help to answer a query."),
     "squeeze": ("farspan.cli.squeeze:squeeze", "Read and cluster a fixed text once, for many questions on it."),

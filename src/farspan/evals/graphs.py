@@ -22,6 +22,7 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 LEAST_GAIN = 0.2
+ROUNDING = 1e-20
 """Part of the squared error by which a bend must improve on a straight line to be one."""
 SAME_EIGENVALUE = 1e-9
 COLLAPSED = 1e-12
@@ -49,8 +50,9 @@ class Critical:
 
     @property
     def found(self) -> bool:
-        """Whether two lines are that much better than one, and the second one rises."""
-        return self.slope_after > 0 and self.sse <= (1 - LEAST_GAIN) * self.straight_sse
+        """Whether two lines are that much better than one, beyond rounding, and the second one rises."""
+        worth = self.straight_sse > ROUNDING and self.sse <= (1 - LEAST_GAIN) * self.straight_sse
+        return self.slope_after > 0 and worth
 
 
 def grid_graph(rows: int, cols: int) -> IntArray:
