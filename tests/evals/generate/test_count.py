@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -167,6 +168,12 @@ def test_counts_of_a_corpus_are_kept_on_disk(
     stored.write_bytes(b"broken")
     repaired = counted_source(haystack, TokenCounter(tokenizers_by_kind["byte_level"])).chunk(0)
     assert repaired.counts.tolist() == first.counts.tolist()
+    # counts of another version are left alone and not read
+    monkeypatch.setattr("farspan.evals.generate.counted.VERSION", "0")
+    np.save(stored, np.zeros_like(np.load(stored)))
+    other = counted_source(haystack, TokenCounter(tokenizers_by_kind["byte_level"])).chunk(0)
+    assert other.counts.tolist() == first.counts.tolist()
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
 
 
 def test_without_a_cache_nothing_is_written(

@@ -20,6 +20,8 @@ from farspan.evals.generate.rng import derive_seed
 
 _CALIBRATION_SEED = derive_seed("calibration")
 _KEPT_STREAMS = 2
+VERSION = "2"
+"""Of what is kept on disk: to be raised whenever what corpora hold, or how they are counted, changes."""
 CHECKED = 16
 """Units on which sums of parts are compared with counts of wholes."""
 
@@ -246,7 +248,7 @@ class CountedSource:
             return None
         calibration = self.calibration
         key = fingerprint_of(
-            self.counter.tokenizer_id, self.haystack.fingerprint, calibration.anchor, calibration.per_joint
+            VERSION, self.counter.tokenizer_id, self.haystack.fingerprint, calibration.anchor, calibration.per_joint
         )
         return cache_folder() / "counts" / key / f"{number}.npy"
 
