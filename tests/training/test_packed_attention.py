@@ -48,14 +48,17 @@ def written_out(query, key, value, *, window=None, softcap=None, causal=True):
 @pytest.mark.parametrize(
     "settings", [{}, {"window": 3}, {"softcap": 2.0}, {"window": 2, "softcap": 2.0}, {"causal": False}]
 )
-def test_equals_the_definition_with_gradients(kv_heads, settings):
+@pytest.mark.parametrize("backend", ["loop", "mask"])
+def test_equals_the_definition_with_gradients(kv_heads, settings, backend):
+    if backend == "mask" and "softcap" in settings:
+        pytest.skip("has no softcap")
     torch.manual_seed(0)
     query, key, value = (
         torch.randn(2, heads, 12, 8, dtype=torch.float64, requires_grad=True) for heads in (4, kv_heads, kv_heads)
     )
     bounds, longest = document_bounds(POSITIONS)
     assert (bounds.tolist(), longest) == ([0, 1, 6, 12, 15, 24], 9)
-    found = packed_attention(query, key, value, bounds, **settings)
+    found = packed_attention(query, key, value, bounds, backend=backend, **settings)
     expected = written_out(query, key, value, **settings)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     weights = torch.randn_like(found)
@@ -107,6 +110,8 @@ def test_what_cannot_be_read_says_so():
         packed_attention(rows, rows, rows, torch.tensor([0, 10, 24]))
     with pytest.raises(PackedAttentionError, match="use backend='loop'"):
         packed_attention(rows, rows, rows, torch.tensor([0, 12, 24]), backend="varlen")
+    with pytest.raises(PackedAttentionError, match="has no softcap"):
+        packed_attention(rows, rows, rows, torch.tensor([0, 12, 24]), softcap=1.0, backend="mask")
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), attn_implementation="sdpa").eval()
     ids = torch.arange(24).reshape(2, 12)
     with packed(model):

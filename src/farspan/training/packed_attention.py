@@ -21,7 +21,8 @@ from farspan.errors import FarspanError
 from farspan.training.data.packing import document_bounds
 
 IMPLEMENTATION = "farspan_packed"
-Backend = Literal["auto", "loop", "varlen"]
+Backend = Literal["auto", "loop", "mask", "varlen"]
+SHORT = 512  # tokens a row up to which one call with a mask beats many without
 # On a CPU documents are filled up to a multiple of this: kernels are built and kept for every length they have met.
 ROWS = 64
 PROBE = 4  # tokens of a document in the check
@@ -55,7 +56,8 @@ def packed_attention(
     window : latest tokens that a token sees, itself included
     softcap : scores become `softcap * tanh(scores / softcap)`
     longest : tokens of the longest document, where it is known
-    backend : `loop` over documents, or torch's `varlen` kernel (CUDA, no softcap); `auto` takes it where it can
+    backend : `loop` over documents, `mask` for short rows (no softcap), or torch's `varlen` kernel (CUDA, no softcap);
+        `auto` takes what is fastest
 
     Returns
     -------
@@ -69,11 +71,16 @@ def packed_attention(
     ends = bounds.tolist()
     if ends[0] != 0 or ends[-1] != batch * length or not set(range(0, batch * length, length)) <= set(ends):
         raise PackedAttentionError(f"documents must cover {batch} rows of {length} tokens, none of them two rows")
+    if backend == "mask" and softcap is not None:
+        raise PackedAttentionError("'mask' has no softcap; use backend='loop'")
     if backend == "varlen" and (query.device.type != "cuda" or softcap is not None):
         raise PackedAttentionError("'varlen' needs a CUDA device and no softcap; use backend='loop'")
     if backend == "auto":
         able = query.device.type == "cuda" and softcap is None and dim <= WIDEST and query.dtype != torch.float32
-        backend = "varlen" if able else "loop"
+        short = query.device.type == "cpu" and length <= SHORT and len(ends) > batch + 1 and softcap is None
+        backend = "varlen" if able else "mask" if short else "loop"
+    if backend == "mask":
+        return _masked(query, key, value, bounds, causal, window, scaling)
     query, key, value = (tensor.transpose(1, 2).flatten(0, 1) for tensor in (query, key, value))
     if backend == "varlen":
         longest = longest or max(end - start for start, end in pairwise(ends))
@@ -82,6 +89,24 @@ def packed_attention(
         documents = (slice(start, end) for start, end in pairwise(ends))
         found = torch.cat([_one(query[d], key[d], value[d], causal, window, softcap, scaling) for d in documents])
     return found.reshape(batch, length, *found.shape[1:]).transpose(1, 2)
+
+
+def _masked(
+    query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, causal: bool, window: int | None, scaling: float | None
+) -> Tensor:
+    """All documents at once under a mask, [batch, heads, length, dim]."""
+    batch, heads, length, _ = query.shape
+    place = torch.arange(length, device=query.device)
+    document = torch.searchsorted(bounds, torch.arange(batch * length, device=query.device), right=True)
+    document = document.view(batch, 1, length)
+    distance = place[:, None] - place
+    seen = document[..., :, None] == document[..., None, :]
+    if causal:
+        seen = seen & (distance >= 0)
+    if window is not None:
+        seen = seen & (distance.abs() < window)
+    key, value = (tensor.repeat_interleave(heads // key.shape[1], 1) for tensor in (key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=scaling)
 
 
 def _varlen(
