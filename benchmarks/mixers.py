@@ -3,7 +3,7 @@
 Every mixer makes a model of its own (with `--softmax-every`, one whose every so-manieth layer is softmax). A model is
 trained and tested with its context cut to an eighth, a quarter, a half and the whole of a row, on the same tokens; the
 slope of the score against the logarithm of the context says whether context helps this application. Results go to
-`benchmarks/results/mixers.json`.
+`benchmarks/results/mixers.json` after each task; a second run of the same problem goes on with what is not there yet.
 
 Source: arXiv 2302.06218, abstract: longer context helps, but how much depends on the application.
 
@@ -14,6 +14,7 @@ Source: arXiv 2302.06218, abstract: longer context helps, but how much depends o
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -63,6 +64,18 @@ def measure(kind: str, task: str, tokens: int, sizes: Sizes, softmax_every: int,
     }
 
 
+def measured_before(file: Path, problem: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Mixers of an earlier run's record, nothing where it was of another problem."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError:
+        return {}
+    # records of before these settings were written down have their first values
+    same = all(record.get(name, {"softmax_every": 0, "seed": 0}.get(name)) == value for name, value in problem.items())
+    found: dict[str, dict[str, object]] = record.get("mixers", {}) if same else {}
+    return found
+
+
 def asked_only(ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The pieces in which something is asked."""
     asked = (labels[:, 1:] >= 0).any(1)
@@ -86,18 +99,25 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     sizes = Sizes(options.hidden, options.layers, length=parse_length(options.context), rows=options.rows)
-    record = head("mixers", options.threads)
-    results: dict[str, object] = {}
-    for kind in options.mixers:
-        found = counted(kind, sizes.hidden, sizes.heads, [parse_length(text) for text in options.lengths.split(",")])
-        for task in options.tasks:
-            tokens = parse_length(options.tokens)
-            found[task] = measure(kind, task, tokens, sizes, options.softmax_every, options.seed)
-            print(kind, task, json.dumps(found[task]))
-        results[kind] = found
-    record["tokens"], record["mixers"] = parse_length(options.tokens), results
+    tokens = parse_length(options.tokens)
+    problem: dict[str, object] = {
+        "tokens": tokens,
+        "sizes": dataclasses.asdict(sizes),
+        "softmax_every": options.softmax_every,
+        "seed": options.seed,
+    }
+    results = measured_before(options.out, problem)
+    record = {**head("mixers", options.threads), **problem, "mixers": results}
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for kind in options.mixers:
+        lengths = [parse_length(text) for text in options.lengths.split(",")]
+        found = results.setdefault(kind, {})
+        found.update(counted(kind, sizes.hidden, sizes.heads, lengths))
+        for task in options.tasks:
+            if task not in found:
+                found[task] = measure(kind, task, tokens, sizes, options.softmax_every, options.seed)
+            print(kind, task, json.dumps(found[task]), flush=True)
+            options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -46,6 +46,18 @@ def test_mixers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_mixers_go_on_where_a_run_ended(tmp_path: Path) -> None:
+    out = tmp_path / "record.json"
+    same = ("--tokens", "256", "--tasks", "copy", "--hidden", "32", "--layers", "1", "--context", "32", "--rows", "4")
+    first = _run("mixers.py", out, "--mixers", "average_pool", *same)["mixers"]["average_pool"]
+    both = _run("mixers.py", out, "--mixers", "average_pool", "linear_attention", *same)["mixers"]
+    assert both["average_pool"] == first  # seconds too, so it was not measured again
+    assert set(both) == {"average_pool", "linear_attention"}
+    other = _run("mixers.py", out, "--mixers", "linear_attention", "--seed", "1", *same)["mixers"]
+    assert set(other) == {"linear_attention"}
+
+
+@pytest.mark.slow
 def test_distributed_attention(tmp_path: Path) -> None:
     out, two = tmp_path / "record.json", ("--strategies", "ring", "ulysses")
     record = _run("distributed_attention.py", out, "--length", "256", "--processes", "2", "--rounds", "1", *two)
