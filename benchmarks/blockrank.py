@@ -18,21 +18,19 @@ import datetime
 import json
 import os
 import platform
-import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import bm25s
 import numpy as np
 import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import farspan
-from farspan.engine.ranking import InContextRanker, Ranked, ndcg, reciprocal_rank
-from farspan.evals.generate.languages import load_language
+from farspan.engine.ranking import InContextRanker, Ranked
+from farspan.evals.ranking import best_of_bm25, ranking_passages, ranking_scores
 from farspan.training.data.ranking import RankingExample
 from farspan.training.objectives.blockrank import fit_ranker
 
@@ -40,48 +38,15 @@ TRAINING_SEED, TEST_SEED = 1_000_000, 0
 Rank = Callable[[str, Mapping[str, str]], list[Ranked]]
 
 
-def passages(documents: int, seed: int) -> RankingExample:
-    """Passages with a subject each, and a query for one of them."""
-    rng = random.Random(seed)
-    words = load_language("en")
-    subjects: list[str] = []
-    while len(subjects) < documents:
-        subject = f"{rng.choice(words.adjectives)}-{rng.choice(words.nouns)}"
-        if subject not in subjects:
-            subjects.append(subject)
-    wanted = rng.randrange(documents)
-    texts = {}
-    for index, subject in enumerate(subjects):
-        others = [other for other in subjects if other != subject]
-        mentions = rng.sample(others, 2)
-        if index != wanted and rng.random() < 0.15:
-            mentions[rng.randrange(2)] = subjects[wanted]
-        verbs = rng.choices(words.verbs, k=2)
-        texts[f"p{index}"] = (
-            f"Subject: {subject}. It can {verbs[0]} a {rng.choice(words.nouns)}, unlike {mentions[0]}, "
-            f"and {verbs[1]} after {mentions[1]}."
-        )
-    return RankingExample(f"Subject: {subjects[wanted]}", texts, (f"p{wanted}",), str(seed))
-
-
 def bm25(query: str, documents: Mapping[str, str]) -> list[Ranked]:
     """All documents by bm25."""
-    names = list(documents)
-    retriever = bm25s.BM25()
-    retriever.index(bm25s.tokenize(list(documents.values()), show_progress=False), show_progress=False)
-    asked = bm25s.tokenize(query, show_progress=False)
-    places, scores = retriever.retrieve(asked, k=len(names), show_progress=False)
-    return [Ranked(names[place], float(score)) for place, score in zip(places[0], scores[0], strict=True)]
+    return [Ranked(name, score) for name, score in best_of_bm25(query, documents).items()]
 
 
 def quality(rank: Rank, examples: Sequence[RankingExample]) -> dict[str, float]:
     """Precision at 1, MRR@10 and nDCG@10, means over queries."""
-    ranked = [(rank(example.query, example.documents), example.answers) for example in examples]
-    return {
-        "p@1": statistics.mean(float(found[0].doc_id in answers) for found, answers in ranked),
-        "mrr@10": statistics.mean(reciprocal_rank(found, answers) for found, answers in ranked),
-        "ndcg@10": statistics.mean(ndcg(found, answers) for found, answers in ranked),
-    }
+    found = [ranking_scores(rank(example.query, example.documents), example.answers) for example in examples]
+    return {name: statistics.mean(scores[name] for scores in found) for name in found[0]}
 
 
 def cost(
@@ -92,7 +57,7 @@ def cost(
         structure: InContextRanker(model, tokenizer, structure=structure, group=10**6)  # type: ignore[arg-type]
         for structure in ("blocks", "full")
     }
-    prompts = {number: passages(number, TEST_SEED + 77) for number in grid}
+    prompts = {number: ranking_passages(number, TEST_SEED + 77) for number in grid}
     seconds: dict[str, dict[int, list[float]]] = {side: {number: [] for number in grid} for side in sides}
     for turn in range(rounds + 1):
         for number, example in prompts.items():
@@ -137,13 +102,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, tokenizer = farspan.load(options.model)
-    held_out = [passages(options.documents, TEST_SEED + index) for index in range(options.queries)]
+    held_out = [ranking_passages(options.documents, TEST_SEED + index) for index in range(options.queries)]
     found = {
         "bm25": quality(bm25, held_out),
         "untrained": quality(InContextRanker(model, tokenizer).rank, held_out),
     }
     print(json.dumps(found), flush=True)
-    training = [passages(options.documents, TRAINING_SEED + index) for index in range(options.examples)]
+    training = [ranking_passages(options.documents, TRAINING_SEED + index) for index in range(options.examples)]
     started = time.perf_counter()
     parts = fit_ranker(
         model,
@@ -159,7 +124,10 @@ def main() -> None:
     trained = time.perf_counter() - started
     ranker = InContextRanker(model, tokenizer)
     found["trained"] = quality(ranker.rank, held_out)
-    longer = [passages(4 * options.documents, TEST_SEED + 10_000 + index) for index in range(options.queries // 4 or 1)]
+    longer = [
+        ranking_passages(4 * options.documents, TEST_SEED + 10_000 + index)
+        for index in range(options.queries // 4 or 1)
+    ]
     found["trained, 4 times the documents"] = quality(InContextRanker(model, tokenizer, group=10**6).rank, longer)
     found["bm25, 4 times the documents"] = quality(bm25, longer)
     grid = [int(number) for number in options.grid.split(",")]

@@ -8,6 +8,7 @@ from farspan.engine.provider import farspan, farspan_diffusion
 from farspan.evals.documents.inspect_task import document_task, read_document
 from farspan.evals.inspect_tasks import family_task, long_context, long_context_score
 from farspan.evals.judge import model_judge
+from farspan.evals.ranking_inspect import icr_ranking, rank_in_context, ranking_score
 from farspan.evals.tasks import DOCUMENTS, TASKS
 from farspan.evals.video_inspect import ask_video, v_niah, v_ruler, video_score
 
@@ -19,9 +20,12 @@ __all__ = [
     "documents",
     "farspan",
     "farspan_diffusion",
+    "icr_ranking",
     "long_context",
     "long_context_score",
     "model_judge",
+    "rank_in_context",
+    "ranking_score",
     "read_document",
     "tasks",
     "v_niah",

@@ -50,6 +50,7 @@ def rank(
     from rich.table import Table
 
     from farspan.engine.ranking import InContextRanker
+    from farspan.evals.ranking import best_of_bm25
     from farspan.models import load
     from farspan.training.data.ranking import read_documents
 
@@ -57,7 +58,7 @@ def rank(
     file = None if out is None else output_file(out)
     number = len(texts)
     if first_stage is not None:
-        texts = _best_of_bm25(query, texts, first_stage)
+        texts = {name: texts[name] for name in best_of_bm25(query, texts, first_stage)}
     loaded, tokenizer = load(model, trust_remote_code=trust_remote_code)
     ranker = InContextRanker(loaded, tokenizer, layer=layer, mode=mode.value, group=group)
     console = Console()
@@ -74,14 +75,3 @@ def rank(
     if file is not None:
         lines = [json.dumps({"doc_id": one.doc_id, "score": one.score}) + "\n" for one in ranked]
         file.write_text("".join(lines), encoding="utf-8")
-
-
-def _best_of_bm25(query: str, texts: dict[str, str], number: int) -> dict[str, str]:
-    import bm25s
-
-    names = list(texts)
-    retriever = bm25s.BM25()
-    retriever.index(bm25s.tokenize(list(texts.values()), show_progress=False), show_progress=False)
-    asked = bm25s.tokenize(query, show_progress=False)
-    places, _ = retriever.retrieve(asked, k=min(number, len(names)), show_progress=False)
-    return {names[place]: texts[names[place]] for place in places[0].tolist()}
