@@ -7,7 +7,7 @@ slope of the score against the logarithm of the context says whether context hel
 
 Source: arXiv 2302.06218, abstract: longer context helps, but how much depends on the application.
 
-    python benchmarks/mixers.py --tokens 2m
+    python benchmarks/mixers.py --tokens 1m --context 64 --rows 32 --vocabulary 64 --tasks recall
     python benchmarks/mixers.py --tokens 2k --context 64 --mixers average_pool --tasks copy --out /dev/stdout
 """
 
@@ -93,12 +93,19 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--context", default="256", help="tokens of a row")
     parser.add_argument("--rows", type=int, default=16, help="rows of a batch")
+    parser.add_argument("--vocabulary", type=int, default=512, help="tokens there are; half are keys, half values")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "mixers.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    sizes = Sizes(options.hidden, options.layers, length=parse_length(options.context), rows=options.rows)
+    sizes = Sizes(
+        options.hidden,
+        options.layers,
+        vocabulary=options.vocabulary,
+        length=parse_length(options.context),
+        rows=options.rows,
+    )
     tokens = parse_length(options.tokens)
     problem: dict[str, object] = {
         "tokens": tokens,
