@@ -30,7 +30,8 @@ def look() -> list[str]:
 def test_every_family_and_the_provider_are_registered_without_torch() -> None:
     _, heavy, *names = look()
     assert heavy == "[]"
-    assert {f"farspan/{name}" for name in (*TASKS, "farspan", "long_context", "long_context_score")} <= set(names)
+    others = ("farspan", "icr_ranking", "long_context", "long_context_score", "rank_in_context", "ranking_score")
+    assert {f"farspan/{name}" for name in (*TASKS, *others)} <= set(names)
 
 
 @pytest.mark.timing

@@ -60,8 +60,8 @@ def test_mixers_go_on_where_a_run_ended(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_distributed_attention(tmp_path: Path) -> None:
     out, two = tmp_path / "record.json", ("--strategies", "ring", "ulysses")
-    record = _run("distributed_attention.py", out, "--length", "256", "--processes", "2", "--rounds", "1", *two)
-    assert len(record["results"]) == 2
+    record = _run("distributed_attention.py", out, "--length", "256", "--processes", "2", "4", "--rounds", "1", *two)
+    assert len(record["results"]) == 4
     assert all(row["largest_error"] < 1e-5 for row in record["results"].values())  # type: ignore[operator]
 
 

@@ -91,6 +91,21 @@ def test_a_few_steps_write_the_configuration() -> None:
     assert signal_layer(model) == 0
 
 
+def test_adapters_alone_can_be_trained() -> None:
+    peft = pytest.importorskip("peft")
+    model = tiny_ranker()
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    only = peft.LoraConfig(r=4, target_modules=["q_proj", "k_proj"], task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(model, only)
+    settings = {"steps": 3, "batch_size": 2, "documents": 4, "learning_rate": 1e-2}
+    fit_ranker(adapted, word_tokenizer(), key_examples(8, 4, 0), **settings)  # type: ignore[arg-type]
+    learned = [weight for name, weight in adapted.named_parameters() if "lora_B" in name]
+    assert len(learned) == 4
+    assert all(weight.abs().max() > 0 for weight in learned)
+    for name, weight in adapted.unload().named_parameters():
+        assert torch.equal(weight, before[name])
+
+
 def trained(aux_weight: float) -> LlamaForCausalLM:
     model = tiny_ranker()
     fit_ranker(
